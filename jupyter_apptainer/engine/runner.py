@@ -1,0 +1,263 @@
+"""The two places that start the engine: `Runner` for plain code, `AsyncRunner` for code on an event loop.
+
+Both run a `Command` to its end, hand out its lines while it runs, hold it to its deadline, stop it by a ladder
+(INT, TERM, KILL) and raise what `diagnose` makes of a failure. `spawn` starts one that outlives the call: a kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import fcntl
+import os
+import pty
+import selectors
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import IO, Literal, TypeVar
+
+from ..errors import CommandTimeout
+from .command import Command, Completed, strip_ansi
+from .diagnose import diagnose
+
+T = TypeVar("T")
+Stream = Literal["stdout", "stderr"]
+OnText = Callable[[Stream, str], None]
+
+# The rungs of the stop ladder: the signal, and the seconds that it is given. Interrupting a build makes the engine
+# remove its temporary folder itself; the last rung waits only for the kernel to take the process away.
+STOP_LADDER: tuple[tuple[signal.Signals, float], ...] = (
+    (signal.SIGINT, 5.0),
+    (signal.SIGTERM, 3.0),
+    (signal.SIGKILL, 5.0),
+)
+# Progress bars are drawn for this width, so that what is parsed does not depend on anybody's window.
+PTY_COLUMNS, PTY_ROWS = 100, 40
+KEPT_OUTPUT = 4_000_000
+
+
+def spawn(
+    command: Command[object],
+    *,
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own and return at once; the caller owns the process and reaps it."""
+    return subprocess.Popen(
+        command.argv,
+        env=dict(command.env),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=command.cwd,
+        start_new_session=True,
+    )
+
+
+class _Collector:
+    """Gathers what a process prints, newest KEPT_OUTPUT characters of each stream, and passes it on."""
+
+    def __init__(self, on_text: OnText | None) -> None:
+        self._parts: dict[Stream, list[str]] = {"stdout": [], "stderr": []}
+        self._size: dict[Stream, int] = {"stdout": 0, "stderr": 0}
+        self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
+        self._on_text = on_text
+
+    def feed(self, stream: Stream, data: bytes) -> None:
+        text = self._decoders[stream].decode(data)
+        if not text:
+            return
+        self._parts[stream].append(text)
+        self._size[stream] += len(text)
+        while self._size[stream] > KEPT_OUTPUT and len(self._parts[stream]) > 1:
+            self._size[stream] -= len(self._parts[stream].pop(0))
+        if self._on_text:
+            self._on_text(stream, text)
+
+    def complete(self, argv: tuple[str, ...], returncode: int, started: float) -> Completed:
+        return Completed(
+            argv=argv,
+            returncode=returncode,
+            stdout="".join(self._parts["stdout"]),
+            stderr="".join(self._parts["stderr"]),
+            duration_s=time.monotonic() - started,
+        )
+
+
+def conclude(command: Command[T], completed: Completed) -> T:
+    """Turn an ended run into its value, or raise what went wrong."""
+    if completed.returncode not in command.ok_codes:
+        raise diagnose(completed, title=command.title, subject=command.subject, shown=command.render())
+    return command.parse(completed)
+
+
+def _timed_out(command: Command[T], completed: Completed) -> CommandTimeout:
+    return CommandTimeout(
+        f"could not {command.title}: no end after {command.timeout_s:g} s",
+        hint="try again when the machine is less busy, or allow it more time",
+        command=command.render(),
+        returncode=completed.returncode,
+        log_tail=strip_ansi(completed.stderr).splitlines(),
+    )
+
+
+def _open_pty() -> tuple[int, int]:
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", PTY_ROWS, PTY_COLUMNS, 0, 0))
+    return leader, follower
+
+
+class Runner:
+    """Runs commands from plain code. Holds no state; safe to use from several threads."""
+
+    def run(self, command: Command[T], *, on_text: OnText | None = None, use_pty: bool = False) -> T:
+        """Run `command` to its end and return its value.
+
+        on_text: called with ("stdout" | "stderr", text) as the text comes, in this thread.
+        use_pty: give it a terminal of 100 columns as standard error, so that it draws progress.
+
+        Raises what `diagnose` finds in the output; CommandTimeout after `command.timeout_s` seconds.
+        KeyboardInterrupt goes through the stop ladder first.
+        """
+        return conclude(command, self.complete(command, on_text=on_text, use_pty=use_pty))
+
+    def complete(self, command: Command[T], *, on_text: OnText | None = None, use_pty: bool = False) -> Completed:
+        """Run `command` to its end and return how it ended, whatever the exit status."""
+        started = time.monotonic()
+        leader, follower = _open_pty() if use_pty else (-1, -1)
+        collector = _Collector(on_text)
+        process = subprocess.Popen(
+            command.argv,
+            env=dict(command.env),
+            stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=follower if use_pty else subprocess.PIPE,
+            cwd=command.cwd,
+            start_new_session=True,
+        )
+        try:
+            if use_pty:
+                os.close(follower)
+            self._pump(command, process, leader, collector, started)
+        except _DeadlinePassed:
+            self._stop(process)
+            raise _timed_out(command, collector.complete(command.argv, process.returncode, started)) from None
+        except BaseException:
+            self._stop(process)
+            raise
+        finally:
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream:
+                    with suppress(BrokenPipeError):
+                        stream.close()
+            if use_pty:
+                os.close(leader)
+        return collector.complete(command.argv, process.returncode, started)
+
+    def _pump(
+        self,
+        command: Command[T],
+        process: subprocess.Popen[bytes],
+        leader: int,
+        collector: _Collector,
+        started: float,
+    ) -> None:
+        with selectors.DefaultSelector() as selector:
+            assert process.stdout is not None
+            selector.register(process.stdout, selectors.EVENT_READ, "stdout")
+            selector.register(leader if leader >= 0 else process.stderr or -1, selectors.EVENT_READ, "stderr")
+            if process.stdin is not None and command.stdin is not None:
+                with suppress(BrokenPipeError):
+                    process.stdin.write(command.stdin.encode())
+                    process.stdin.close()
+            while selector.get_map():
+                left = None if command.timeout_s is None else started + command.timeout_s - time.monotonic()
+                if left is not None and left <= 0:
+                    raise _DeadlinePassed
+                for key, _ in selector.select(left):
+                    # A pty answers EIO instead of an empty read once the other side is closed.
+                    try:
+                        data = os.read(key.fd, 65536)
+                    except OSError:
+                        data = b""
+                    if data:
+                        collector.feed(key.data, data)
+                    else:
+                        selector.unregister(key.fileobj)
+            left = None if command.timeout_s is None else started + command.timeout_s - time.monotonic()
+            try:
+                process.wait(left)
+            except subprocess.TimeoutExpired:
+                raise _DeadlinePassed from None
+
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
+        for signum, patience_s in STOP_LADDER:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signum)
+            try:
+                process.wait(patience_s)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+
+class _DeadlinePassed(Exception):
+    pass
+
+
+class AsyncRunner:
+    """Runs commands from code on an event loop. Holds no state."""
+
+    async def run(self, command: Command[T], *, on_text: OnText | None = None) -> T:
+        """Run `command` to its end and return its value; like `Runner.run`, but cancellation goes through the ladder."""
+        return conclude(command, await self.complete(command, on_text=on_text))
+
+    async def complete(self, command: Command[T], *, on_text: OnText | None = None) -> Completed:
+        """Run `command` to its end and return how it ended, whatever the exit status."""
+        started = time.monotonic()
+        collector = _Collector(on_text)
+        process = await asyncio.create_subprocess_exec(
+            *command.argv,
+            env=dict(command.env),
+            stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=command.cwd,
+            start_new_session=True,
+        )
+        try:
+            await asyncio.wait_for(self._pump(command, process, collector), command.timeout_s)
+        except asyncio.TimeoutError:
+            await self._stop(process)
+            returncode = process.returncode if process.returncode is not None else -signal.SIGKILL
+            raise _timed_out(command, collector.complete(command.argv, returncode, started)) from None
+        except BaseException:
+            await asyncio.shield(self._stop(process))
+            raise
+        assert process.returncode is not None
+        return collector.complete(command.argv, process.returncode, started)
+
+    async def _pump(self, command: Command[T], process: asyncio.subprocess.Process, collector: _Collector) -> None:
+        async def drain(name: Stream, reader: asyncio.StreamReader | None) -> None:
+            assert reader is not None
+            while data := await reader.read(65536):
+                collector.feed(name, data)
+
+        if process.stdin is not None and command.stdin is not None:
+            process.stdin.write(command.stdin.encode())
+            process.stdin.close()
+        await asyncio.gather(drain("stdout", process.stdout), drain("stderr", process.stderr))
+        await process.wait()
+
+    async def _stop(self, process: asyncio.subprocess.Process) -> None:
+        for signum, patience_s in STOP_LADDER:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signum)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(process.wait(), patience_s)
+                return

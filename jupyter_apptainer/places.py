@@ -1,0 +1,99 @@
+"""Where files of ours lie on this machine. Nothing is created here, and nothing else in the package joins such paths.
+
+Three kinds: data (engines, images, the ledger: kept), cache (can be deleted at any time), runtime (sockets and scratch of
+running kernels: gone with them). All are below one user's own folders and have mode 0700.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+# A socket's path must fit into sockaddr_un (108 bytes with the closing zero, unix(7)); ours end in "/12345678/k-5".
+MAX_SOCKET_PATH = 107
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of one user on one host."""
+
+    data: Path
+    cache: Path
+    runtime: Path
+    scratch: Path
+    hostname: str
+
+    @property
+    def engine_prefix(self) -> Path:
+        """Where `engine install` puts an unpacked engine."""
+        return self.data / "engine"
+
+    @property
+    def images(self) -> Path:
+        """Where the starter image and other images of ours lie."""
+        return self.data / "images"
+
+    @property
+    def ledger(self) -> Path:
+        """One file for each instance that we started on this host; homes are shared between hosts, so the name counts."""
+        return self.data / "ledger" / self.hostname
+
+    @property
+    def probes(self) -> Path:
+        """What was found out about images and engines, by identity of the file."""
+        return self.cache / "probes"
+
+
+def find_places(environ: Mapping[str, str] | None = None) -> Places:
+    """Compute the folders from `environ` (default: this process's).
+
+    JUPYTER_APPTAINER_HOME moves data and cache together. Sockets go to XDG_RUNTIME_DIR where it exists and is ours,
+    else to /tmp/jpa-UID; scratch (a kernel's /tmp) goes to TMPDIR, else /var/tmp, because it should lie on a disk.
+    """
+    env = os.environ if environ is None else environ
+    home = Path(env.get("HOME") or Path.home())
+    uid = os.getuid()
+    own = env.get("JUPYTER_APPTAINER_HOME")
+    data = Path(own) if own else Path(env.get("XDG_DATA_HOME") or home / ".local/share") / "jupyter-apptainer"
+    cache = Path(own) / "cache" if own else Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "jupyter-apptainer"
+    session = env.get("XDG_RUNTIME_DIR")
+    runtime = Path(session) / "jpa" if session and is_private_dir(Path(session)) else Path(f"/tmp/jpa-{uid}")
+    scratch = Path(env.get("TMPDIR") or "/var/tmp") / f"jpa-{uid}"
+    return Places(data=data, cache=cache, runtime=runtime, scratch=scratch, hostname=socket.gethostname())
+
+
+def is_private_dir(path: Path) -> bool:
+    """Say whether `path` is a real folder that belongs to us and that nobody else can write to."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def make_private_dir(path: Path) -> Path:
+    """Create `path` with mode 0700, or check that it is ours.
+
+    Raises PermissionError where a folder of that name belongs to somebody else, or is a link: /tmp is everybody's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if not is_private_dir(path):
+            raise PermissionError(f"{path} is not a folder of ours (uid {os.getuid()}) with mode 0700") from None
+    return path
+
+
+def write_private_file(path: Path, content: str) -> Path:
+    """Write `path` atomically with mode 0600: readers see the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(content)
+    os.replace(temporary, path)
+    return path
