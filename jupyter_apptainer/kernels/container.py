@@ -318,11 +318,8 @@ class ContainerKernel:
     def stop_now(self) -> None:
         """The same, blocking; usually some 20 ms."""
         entry = self._entry
-        if entry is not None:
-            if not end_entry(self.places, replace(entry, instance=self.instance)):
-                self.log.error(
-                    "Could not end instance %s; `jupyter apptainer gc` will try again", self.plan.instance_name
-                )
+        if entry is not None and not end_entry(self.places, replace(entry, instance=self.instance)):
+            self.log.error("Could not end instance %s; `jupyter apptainer gc` will try again", self.plan.instance_name)
         for process in (self.process, self._starter_program):
             if process is not None:
                 with suppress(subprocess.TimeoutExpired):
