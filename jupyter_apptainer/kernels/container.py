@@ -44,7 +44,7 @@ from . import connection as connections
 from .plan import INSTANCE_LOG, KERNEL_LOG, SESSION_SCRIPT, SHIM, LaunchPlan, is_python_command
 
 # A second interrupt within this time means that the first one had no effect.
-ESCALATION_S = 5.0
+ESCALATION_S = 2.0
 _HERE = Path(__file__).parent
 _open_kernels: set[ContainerKernel] = set()
 
@@ -233,7 +233,7 @@ class ContainerKernel:
     def send_signal(self, signum: int) -> None:
         """Send a signal to the kernel and to the programs that it started, each exactly once.
 
-        An interrupt that is repeated within 5 s also goes to programs that have left the kernel's group.
+        An interrupt that is repeated within 2 s also goes to programs that have left the kernel's group.
         """
         kernel = self.find_kernel()
         if kernel is None:

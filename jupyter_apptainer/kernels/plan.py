@@ -85,7 +85,7 @@ class LaunchContext:
 
     cwd: the notebook's folder. home: the user's. environ: the server's variables and the request's. kernelspec_env: `env` at the
     top of kernel.json. has_nvidia: a GPU's device node is there. extra_arguments: appended to the kernel's command.
-    private_dir, scratch_dir: will be made for this kernel. ipython_dir, matplotlib_dir: below the user's home.
+    private_dir, scratch_dir: will be made for this kernel. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
 
     engine: EngineInfo
@@ -95,12 +95,12 @@ class LaunchContext:
     home: str
     private_dir: str
     scratch_dir: str
+    ipython_dir: str
+    matplotlib_dir: str
     environ: Mapping[str, str]
     kernelspec_env: Mapping[str, str] = field(default_factory=dict)
     has_nvidia: bool = False
     extra_arguments: tuple[str, ...] = ()
-    ipython_dir: str = ""
-    matplotlib_dir: str = ""
 
 
 def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan:
@@ -204,6 +204,11 @@ def _plan_binds(spec: ContainerSpec, context: LaunchContext, files: list[Planned
         own_binds.append(Bind(context.home, context.home, why="your home, which the private /tmp would hide"))
     if context.cwd != "/" and not any(wish.destination == context.cwd for wish in spec.binds):
         own_binds.append(Bind(context.cwd, context.cwd, why="the notebook's folder, at its own path"))
+    if spec.home == "host" and spec.isolation == "default":
+        for folder in (context.ipython_dir, context.matplotlib_dir):
+            files.append(PlannedFile("folder", folder, "IPYTHONDIR and MPLCONFIGDIR of container kernels"))
+            if not _is_below(folder, (context.home,)):
+                own_binds.append(Bind(folder, folder, why="IPYTHONDIR and MPLCONFIGDIR of container kernels"))
     for wish in spec.binds:
         own_binds.append(Bind(wish.source, wish.destination or wish.source, wish.mode, why="`binds` of the config"))
     for bind in own_binds:
@@ -238,7 +243,7 @@ def _plan_env(spec: ContainerSpec, context: LaunchContext) -> tuple[EnvEntry, ..
         kernelspec_env=context.kernelspec_env,
         spec_env=spec.env,
         inherit=spec.inherit_env,
-        own=[entry for entry in own if entry.value],
+        own=own,
     )
 
 
