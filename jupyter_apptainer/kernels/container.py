@@ -34,6 +34,7 @@ from ..errors import (
     KernelTimeout,
     ProgramNotFound,
 )
+from ..images.probe import is_python_command
 from ..instances.janitor import end_entry
 from ..instances.model import Instance, LedgerEntry
 from ..instances.process import ProcessIdentity, iter_stats, read_children, read_namespace, read_stat
@@ -41,7 +42,7 @@ from ..instances.start import EngineFolders, is_healthy, reap, start_instance
 from ..instances.watch import wait_readable, watch_exit
 from ..places import Places, make_private_dir
 from . import connection as connections
-from .plan import INSTANCE_LOG, KERNEL_LOG, SESSION_SCRIPT, SHIM, LaunchPlan, is_python_command
+from .plan import INSTANCE_LOG, KERNEL_LOG, SESSION_SCRIPT, SHIM, LaunchPlan
 
 # A second interrupt within this time means that the first one had no effect.
 ESCALATION_S = 2.0

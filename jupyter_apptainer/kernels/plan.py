@@ -16,6 +16,7 @@ from typing import Literal
 from ..engine.locate import EngineInfo
 from ..engine.options import Bind, ContainerOptions, build_exec, build_instance_start
 from ..errors import SpecError
+from ..images.probe import is_python_command
 from .environment import EnvEntry, plan_environment
 from .spec import ContainerSpec, OverlayWish
 
@@ -28,7 +29,6 @@ INSTANCE_LOG = "instance.log"
 _TEMPORARY = ("/tmp", "/var/tmp")
 # The engine splits `--overlay` and `--home` at these.
 _ODD = re.compile(r'[,:"]')
-_PYTHON = re.compile(r"^(python|pypy)[0-9.]*$")
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,6 @@ def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan
         instance_argv=start.argv,
         kernel_argv=run.argv,
     )
-
-
-def is_python_command(command: tuple[str, ...]) -> bool:
-    """Say whether the kernel's program is a Python interpreter."""
-    return bool(_PYTHON.match(posixpath.basename(command[0])))
 
 
 def _plan_options(

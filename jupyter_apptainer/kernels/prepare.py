@@ -22,12 +22,12 @@ from ..errors import (
     SpecError,
 )
 from ..images.identity import check_image
-from ..images.probe import ImageProbe, probe_image
+from ..images.probe import ImageProbe, is_python_command, probe_image
 from ..instances.start import EngineFolders, find_engine_folders
 from ..overlays.holder import find_holder, is_locked
 from ..places import Places, find_places
 from .connection import fits_socket
-from .plan import LaunchContext, LaunchPlan, build_launch_plan, is_python_command
+from .plan import LaunchContext, LaunchPlan, build_launch_plan
 from .spec import ContainerSpec, OverlayWish, is_uri, parse_container_spec, resolve_paths
 
 _IPYKERNEL = "ipykernel_launcher"
@@ -153,7 +153,7 @@ def check_kernel(
     needs_ipykernel = is_python_command(spec.command) and _IPYKERNEL in spec.command
     if needs_ipykernel and probe.ipykernel is None and not spec.overlays and not spec.binds:
         raise ImageLacksIpykernel(
-            f"the image {spec.image} has Python {probe.version}, but no ipykernel",
+            f"the image {spec.image} has Python {probe.python_version}, but no ipykernel",
             hint="add it to the image's recipe: `pip install ipykernel`",
         )
     return probe
