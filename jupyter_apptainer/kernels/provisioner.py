@@ -12,7 +12,7 @@ from typing import Any
 
 import zmq
 from jupyter_client.connect import KernelConnectionInfo
-from jupyter_client.provisioning import KernelProvisionerBase
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Dict
 from traitlets.config import Config
 
@@ -26,7 +26,7 @@ from .paths import map_to_host
 from .prepare import Preparation, prepare_launch
 
 
-class ApptainerProvisioner(KernelProvisionerBase):  # type: ignore[misc]  # jupyter_client's metaclass hides its type
+class ApptainerProvisioner(KernelProvisionerBase):
     """Runs a kernel in an Apptainer instance. The fields of its `config` in kernel.json are described in the reference."""
 
     container: Dict[str, Any] = Dict(help="The container's configuration, as kernel.json has it.")
@@ -59,7 +59,7 @@ class ApptainerProvisioner(KernelProvisionerBase):  # type: ignore[misc]  # jupy
                 self._connect(self._preparation, encryption)
         except ApptainerError as error:
             raise self._for_dialog(error) from error
-        manager = self.parent
+        manager: Any = self.parent
         manager.write_connection_file(jupyter_session=kwargs.get("env", {}).get("JPY_SESSION_NAME", ""))
         self.connection_info = manager.get_connection_info()
         # In message mode jupyter_client would send its interrupt past us. From the host we reach the kernel and its children
@@ -117,7 +117,7 @@ class ApptainerProvisioner(KernelProvisionerBase):  # type: ignore[misc]  # jupy
 
     def _connect(self, preparation: Preparation, encryption: str | bool | None) -> None:
         """Choose sockets or encrypted ports, and tell the kernel manager."""
-        manager = self.parent
+        manager: Any = self.parent
         manager.cache_ports = False
         wants_tcp = self.settings.transport == "tcp"
         if not wants_tcp:
