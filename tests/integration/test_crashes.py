@@ -19,8 +19,7 @@ from jupyter_apptainer.instances.janitor import find_leftovers, iter_helpers, sw
 from jupyter_apptainer.instances.process import ProcessIdentity
 from jupyter_apptainer.overlays.holder import find_holder, is_locked
 from jupyter_apptainer.places import Places
-
-from .conftest import TIMEOUT_S, MakeKernelspec, RunningKernel, StartKernel, list_entries
+from tests.integration.conftest import TIMEOUT_S, MakeKernelspec, RunningKernel, StartKernel, list_entries
 
 HELPERS = ("squashfuse_ll", "fuse2fs", "fuse-overlayfs")
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_apptainer.places import Places
-
-from .conftest import RunningKernel, StartKernel
+from tests.integration.conftest import RunningKernel, StartKernel
 
 LEAKS = {
     "PYTHONPATH": "/nowhere/host/packages",

@@ -8,8 +8,7 @@ import time
 import pytest
 
 from jupyter_apptainer.instances.stats import iter_members
-
-from .conftest import RunningKernel, StartKernel
+from tests.integration.conftest import RunningKernel, StartKernel
 
 # Counts every KeyboardInterrupt that reaches Python code, also one that comes late, inside the handler.
 COUNTED = """
@@ -90,7 +89,7 @@ def test_child_processes_end_with_the_cell(kernel: RunningKernel, interrupt: obj
     assert callable(interrupt)
     before = {stat.pid for stat in iter_members(kernel.instance)}
     cell = kernel.begin(
-        "import subprocess\nps = [subprocess.Popen(['sleep', '60']) for _ in range(2)]\nprint('begun', flush=True)\nps[0].wait()"
+        "import subprocess, time\nps = [subprocess.Popen(['sleep', '60']) for _ in range(2)]\nprint('begun', flush=True)\ntime.sleep(60)"
     )
     kernel.wait_text(cell, "begun")
     interrupt(kernel)
@@ -119,8 +118,8 @@ def test_twenty_interrupts_in_a_row(kernel: RunningKernel) -> None:
 
 def test_a_second_interrupt_reaches_programs_that_left_the_group(kernel: RunningKernel) -> None:
     cell = kernel.begin(
-        "import subprocess\np = subprocess.Popen(['sleep', '60'], start_new_session=True)\nprint('begun', flush=True)\n"
-        "while p.poll() is None:\n    try: p.wait()\n    except KeyboardInterrupt: pass\nprint('child', p.returncode)"
+        "import signal, subprocess\nsignal.signal(signal.SIGINT, lambda *_: None)\n"
+        "p = subprocess.Popen(['sleep', '60'], start_new_session=True)\nprint('begun', flush=True)\nprint('child', p.wait())"
     )
     kernel.wait_text(cell, "begun")
     kernel.manager.interrupt_kernel()

@@ -13,8 +13,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_apptainer.instances.process import ProcessIdentity
 from jupyter_apptainer.instances.stats import read_stats
 from jupyter_apptainer.places import Places
-
-from .conftest import TIMEOUT_S, MakeKernelspec, RunningKernel, StartKernel, list_entries
+from tests.integration.conftest import TIMEOUT_S, MakeKernelspec, RunningKernel, StartKernel, list_entries
 
 
 def test_restart_keeps_the_instance_and_its_tmp(kernel: RunningKernel) -> None:
