@@ -29,7 +29,7 @@ _MADE = frozenset({".git", ".venv", "out", "build", "dist", "node_modules", "__p
 _LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 _CODE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"jupyter[ -]apptainer ((?:[a-z]+)(?: [a-z]+)?)")
+_COMMAND = re.compile(r"(?:jupyter |bin/jupyter-)apptainer ([a-z]+(?: [a-z]+)?)")
 
 
 def iter_text_files() -> Iterator[tuple[Path, str]]:

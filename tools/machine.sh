@@ -43,22 +43,30 @@ describe_install() {
   fi
 }
 
-# The first free range of 65536 subordinate ids above those that are given away.
-next_subid() {
-  awk -F: 'BEGIN { next_id = 100000 } $2 + $3 > next_id { next_id = $2 + $3 } END { print next_id }' /etc/subuid /etc/subgid
+# Prints the first free range of 65536 subordinate ids above those that are given away.
+next_subids() {
+  cat /etc/subuid /etc/subgid 2>/dev/null |
+    awk -F: 'BEGIN { first = 100000 } $2 + $3 > first { first = $2 + $3 } END { print first "-" first + 65535 }'
 }
 
 has_subids() { grep -q "^$1:" /etc/subuid 2>/dev/null && grep -q "^$1:" /etc/subgid 2>/dev/null; }
 
+# How an administrator would do it, for messages.
+describe_give_subids() {
+  local range
+  range=$(next_subids)
+  printf 'usermod --add-subuids %s --add-subgids %s %s' "$range" "$range" "$1"
+}
+
 # give_subids USER: images are built in a user namespace that maps these ids.
 give_subids() {
-  local first
+  local range
   has_subids "$1" && return 0
   can_become_root || return 1
   as_root touch /etc/subuid /etc/subgid
-  first=$(next_subid)
-  say "giving $1 the subordinate ids $first-$((first + 65535)) in /etc/subuid and /etc/subgid"
-  as_root usermod --add-subuids "$first-$((first + 65535))" --add-subgids "$first-$((first + 65535))" "$1"
+  range=$(next_subids)
+  say "giving $1 the subordinate ids $range in /etc/subuid and /etc/subgid"
+  as_root usermod --add-subuids "$range" --add-subgids "$range" "$1"
 }
 
 can_open_fuse() { [ -c /dev/fuse ] && [ -r /dev/fuse ] && [ -w /dev/fuse ]; }

@@ -14,7 +14,7 @@ mkdir -p out
 say "running notebooks/quickstart.ipynb in the kernel apptainer-starter"
 jupyter nbconvert --log-level WARN --to notebook --execute --ExecutePreprocessor.kernel_name=apptainer-starter \
   --output-dir out notebooks/quickstart.ipynb
-jupyter nbconvert --log-level WARN --to html --output-dir out out/quickstart.ipynb
+jupyter nbconvert --log-level ERROR --to html --output-dir out out/quickstart.ipynb
 
 cat <<EOF
 

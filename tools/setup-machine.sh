@@ -15,6 +15,7 @@ have apt-get || warn "tested on Debian and Ubuntu; on this system missing packag
 if ! have newuidmap && ! install_packages uidmap; then
   warn "the package uidmap is missing, without which an image built here knows only one user; an administrator can add it: $(describe_install uidmap)"
 fi
-give_subids "$(id -un)" ||
-  warn "$(id -un) has no range in /etc/subuid and /etc/subgid; an administrator can give one: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)"
+user=$(id -un)
+give_subids "$user" ||
+  warn "$user has no range in /etc/subuid and /etc/subgid; an administrator can give one: $(describe_give_subids "$user")"
 can_open_fuse || open_fuse_to_all || true
