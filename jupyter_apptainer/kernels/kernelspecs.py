@@ -22,7 +22,7 @@ from typing import Any
 from jupyter_core.paths import jupyter_data_dir, jupyter_path
 
 from ..errors import SpecError
-from .spec import ContainerSpec, is_uri, parse_container_spec, resolve_paths, to_config
+from .spec import ContainerSpec, parse_container_spec, resolve_paths, to_config
 
 PROVISIONER = "apptainer-provisioner"
 KERNEL_FILE = "kernel.json"
