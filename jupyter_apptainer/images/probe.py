@@ -30,7 +30,7 @@ PROBE_OPTIONS = ContainerOptions(home="none", isolation="contain")
 # A cold image on a busy network file system takes its time; a start waits as long.
 PROBE_TIMEOUT_S = 120.0
 
-_FORMAT = 1
+_FORMAT = 2
 _MARKER = "jupyter-apptainer-probe:"
 _SCRIPT = Path(__file__).with_name("probe_script.py")
 _MISSING = re.compile(r"executable file not found in \$PATH|stat \S+: no such file or directory")
@@ -43,7 +43,7 @@ _LIST_PYTHONS = 'IFS=:; for folder in $PATH; do for file in "$folder"/python* "$
 class ImageProbe:
     """What a kernel would find in an image.
 
-    program: path of the command's program in the container. python, version (of the Python), implementation: None where the
+    program: path of the command's program in the container. python, python_version, implementation: None where the
     command is not a Python. ipykernel, debugpy, psutil, jupyter_client: versions, None where they are not installed.
     problem: why ipykernel cannot be imported although it is there. start_files: what a start opens, in the order of
     first use, absolute paths in the container. duration_s: how long the probe took.
@@ -51,7 +51,7 @@ class ImageProbe:
 
     program: str
     python: str | None = None
-    version: str | None = None
+    python_version: str | None = None
     implementation: str | None = None
     ipykernel: str | None = None
     debugpy: str | None = None

@@ -99,7 +99,7 @@ def probe():
             try_import(name)
     return {
         "python": sys.executable,
-        "version": "%d.%d.%d" % sys.version_info[:3],  # noqa: UP031
+        "python_version": "%d.%d.%d" % sys.version_info[:3],  # noqa: UP031
         "implementation": platform.python_implementation(),
         "ipykernel": (get_version("ipykernel") or "unknown") if has_ipykernel else None,
         "debugpy": get_version("debugpy"),
