@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,22 +170,13 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def is_healthy(instance: Instance) -> bool:
-    """Say whether the instance can take a kernel: both processes run and its file system answers.
+def is_healthy(instance: Instance, helpers: Iterable[ProcessIdentity] = ()) -> bool:
+    """Say whether the instance can take a kernel: its processes run, and those that serve its file systems.
 
-    `instance list` shows an instance whose FUSE helper died; the first look at its root then says "transport endpoint is not
-    connected", so that is what we look at.
+    helpers: its FUSE helpers as they were at the start. `instance list` goes on showing an instance whose helper died, and what
+    is cached can still be read, so only the processes tell.
     """
-    if not (instance.init.is_alive() and instance.starter.is_alive()):
-        return False
-    try:
-        os.stat(f"/proc/{instance.init.pid}/root/.singularity.d")
-        os.listdir(f"/proc/{instance.init.pid}/root/")
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True
+    return all(process.is_alive() for process in (instance.init, instance.starter, *helpers))
 
 
 async def reap(process: subprocess.Popen[bytes], timeout_s: float = 5.0) -> None:

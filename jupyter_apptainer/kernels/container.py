@@ -35,7 +35,7 @@ from ..errors import (
     ProgramNotFound,
 )
 from ..images.probe import is_python_command
-from ..instances.janitor import end_entry
+from ..instances.janitor import end_entry, iter_helpers
 from ..instances.model import Instance, LedgerEntry
 from ..instances.process import ProcessIdentity, iter_stats, read_children, read_namespace, read_stat
 from ..instances.start import EngineFolders, is_healthy, reap, start_instance
@@ -46,6 +46,7 @@ from .plan import INSTANCE_LOG, KERNEL_LOG, SESSION_SCRIPT, SHIM, LaunchPlan
 
 # A second interrupt within this time means that the first one had no effect.
 ESCALATION_S = 2.0
+_LOG_BYTES = 20_000
 _HERE = Path(__file__).parent
 _open_kernels: set[ContainerKernel] = set()
 
@@ -76,6 +77,8 @@ class ContainerKernel:
         self._read_ahead = tuple(read_ahead)
         self._starter_program: subprocess.Popen[bytes] | None = None
         self._kernel: ProcessIdentity | None = None
+        self._helpers: tuple[ProcessIdentity, ...] = ()
+        self._log_start = 0
         self._interrupts: list[float] = []
         self._entry: LedgerEntry | None = None
 
@@ -102,14 +105,18 @@ class ContainerKernel:
                 options=self.plan.options,
                 cwd=self.plan.cwd,
             )
+            self._log_start = log.tell()
             self.process = spawn(command, stdout=log, stderr=log)
+        if not self._helpers:
+            # While the kernel comes up: its instance is complete now.
+            self._helpers = await asyncio.to_thread(self._find_helpers)
         if must_listen and not await connections.wait_listening(connection, self.process, timeout_s):
             await self._give_up(timeout_s)
         self.phases["connect"] = time.monotonic() - began
 
     async def _ensure_instance(self, timeout_s: float) -> None:
         if self.instance is not None:
-            if is_healthy(self.instance):
+            if is_healthy(self.instance, self._helpers):
                 return
             self.log.warning("Instance %s is gone or broken: starting it anew", self.plan.instance_name)
             await self.stop()
@@ -149,6 +156,11 @@ class ContainerKernel:
             threading.Thread(
                 target=_read_files, args=(self.instance.init, self._read_ahead), name="read-ahead", daemon=True
             ).start()
+
+    def _find_helpers(self) -> tuple[ProcessIdentity, ...]:
+        if self.instance is None:
+            return ()
+        return tuple(ProcessIdentity(stat.pid, stat.start_ticks) for stat in iter_helpers(self.instance))
 
     def _prepare_files(self) -> None:
         for folder in (self.plan.private_dir, self.plan.scratch_dir):
@@ -210,9 +222,12 @@ class ContainerKernel:
         )
 
     def read_log(self) -> list[str]:
-        """Return the last lines that the kernel's process printed itself."""
+        """Return the last lines that the kernel's process printed itself, since its own start."""
         try:
-            text = Path(self._path(KERNEL_LOG)).read_bytes()[-20_000:].decode("utf-8", "replace")
+            with open(self._path(KERNEL_LOG), "rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                stream.seek(max(self._log_start, size - _LOG_BYTES))
+                text = stream.read().decode("utf-8", "replace")
         except OSError:
             return []
         return [line for line in strip_ansi(text).splitlines() if line.strip()]
@@ -326,6 +341,7 @@ class ContainerKernel:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(2.0)
         self.instance = None
+        self._helpers = ()
         self._entry = None
         self._starter_program = None
         _open_kernels.discard(self)

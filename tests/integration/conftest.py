@@ -63,7 +63,7 @@ class RunningKernel:
         while time.monotonic() < deadline:
             message = self.client.get_iopub_msg(timeout=TIMEOUT_S)
             if message["parent_header"].get("msg_id") == msg_id and message["msg_type"] == "execute_input":
-                return msg_id
+                return str(msg_id)
         raise AssertionError("the kernel did not begin")
 
     def wait_text(self, msg_id: str, text: str) -> None:
