@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from jupyter_apptainer import __version__
-from jupyter_apptainer.cli import main as main_module
 from jupyter_apptainer.cli.main import COMMANDS, EXIT_CODES, find_exit_code, main
 from jupyter_apptainer.errors import ApptainerError, ImageCorrupt, SpecError, iter_error_classes
 
@@ -35,7 +35,7 @@ def fake_command(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
             subparsers.add_parser("gc").set_defaults(func=fail)
 
-    monkeypatch.setattr(main_module.importlib, "import_module", lambda name: Module)
+    monkeypatch.setattr(importlib, "import_module", lambda name: Module)
 
 
 def test_help_is_fast_and_loads_nothing_heavy() -> None:
