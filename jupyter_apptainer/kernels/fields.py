@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..engine.command import REDACTED, is_secret_name
-from ..engine.environment import is_variable_name
 from ..errors import SpecError
 from .wishes import BindWish, OverlayWish
 
@@ -116,7 +115,7 @@ def join_words(*words: str) -> str:
 def parse_bind(path: str, value: object, problems: Problems) -> BindWish | None:
     """Read `SRC[:DEST[:ro|rw]]`."""
     expected = r"SRC, SRC:DEST or SRC:DEST:ro with an absolute DEST (a colon within a path is written \:)"
-    if not isinstance(value, str) or not re.search(BIND_PATTERN, value):
+    if not isinstance(value, str) or not re.fullmatch(BIND_PATTERN, value):
         problems.add(path, value, expected)
         return None
     source, *rest = split_words(value)
@@ -135,7 +134,7 @@ def parse_overlay(path: str, value: object, problems: Problems) -> OverlayWish |
     if isinstance(value, str) and split_words(value)[0] == "auto":
         problems.add(path, value, "FILE, FILE:ro or tmpfs: automatic overlays are not available in this version")
         return None
-    if not isinstance(value, str) or not re.search(OVERLAY_PATTERN, value):
+    if not isinstance(value, str) or not re.fullmatch(OVERLAY_PATTERN, value):
         problems.add(path, value, r"FILE, FILE:ro or tmpfs (a colon within a path is written \:)")
         return None
     if value == "tmpfs":
@@ -160,7 +159,7 @@ def _show(path: str, value: object) -> str:
 
 
 def _parse_image(path: str, value: object, problems: Problems) -> str:
-    if isinstance(value, str) and re.search(IMAGE_PATTERN, value):
+    if isinstance(value, str) and re.fullmatch(IMAGE_PATTERN, value):
         return value
     expected = "the path of a .sif file or of a sandbox folder, or a URI docker://, oras:// or library://"
     if isinstance(value, str) and "@sha256:" in value and not is_uri(value):
@@ -191,7 +190,7 @@ def _choice(*choices: str) -> Parse:
 
 
 def _parse_home(path: str, value: object, problems: Problems) -> object:
-    if not isinstance(value, str) or not re.search(HOME_PATTERN, value):
+    if not isinstance(value, str) or not re.fullmatch(HOME_PATTERN, value):
         problems.add(path, value, '"host", "none", or a folder that begins with /, ~, $ or .')
     return value
 
@@ -201,7 +200,7 @@ def _parse_env(path: str, value: object, problems: Problems) -> dict[str, str]:
         problems.add(path, value, 'an object of names and values, as in {"OMP_NUM_THREADS": "4"}')
         return {}
     for name, content in value.items():
-        if not is_variable_name(str(name)):
+        if not re.fullmatch(NAME_PATTERN, str(name)):
             problems.add(f"{path}.{name}", content, "a name of letters, digits and underscores, not a digit first")
         elif isinstance(content, bool | int | float):
             quoted = json.dumps(json.dumps(content))
@@ -228,7 +227,7 @@ def _parse_word(path: str, value: object, problems: Problems) -> object:
 
 
 def _parse_inherited(path: str, value: object, problems: Problems) -> object:
-    if not isinstance(value, str) or not re.search(INHERIT_PATTERN, value):
+    if not isinstance(value, str) or not re.fullmatch(INHERIT_PATTERN, value):
         problems.add(path, value, "the name of a variable, or the beginning of names and a star: PREFIX_*")
     return value
 

@@ -210,7 +210,7 @@ def remove_kernelspec(name: str) -> Path:
 
 def check_name(name: str) -> str:
     """Return the name as Jupyter stores it, in lower case. Raises SpecError for one that it would not accept."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise SpecError(
             f"{name!r} cannot be the name of a kernel",
             hint="use letters and digits without accents, dots, dashes and underscores",

@@ -119,7 +119,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 def is_valid(config: object) -> bool:
-    return jsonschema.Draft202012Validator(build_json_schema()).is_valid(config)
+    return bool(jsonschema.Draft202012Validator(build_json_schema()).is_valid(config))
 
 
 @pytest.mark.parametrize("config", GOOD.values(), ids=GOOD)
@@ -142,6 +142,15 @@ def test_wrong_field_is_named_with_value_and_expectation(config: dict[str, Any],
 @pytest.mark.parametrize(("config", "field", "word"), BAD.values(), ids=BAD)
 def test_schema_refuses_what_the_parser_refuses(config: dict[str, Any], field: str, word: str) -> None:
     assert not is_valid(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("image", "i\n"), ("binds", ["/a\n"]), ("overlays", ["o\n"]), ("home", "/h\n"), ("env", {"A\n": "x"})],
+)
+def test_line_break_at_the_end_is_seen(field: str, value: object) -> None:
+    with pytest.raises(SpecError, match=field):
+        parse_container_spec({"image": "i", field: value})
 
 
 @pytest.mark.parametrize("config", [None, [], "i.sif", 3], ids=repr)
@@ -207,11 +216,12 @@ def test_every_field_of_the_spec_has_a_row() -> None:
     assert set(FIELDS) == set(ContainerSpec.__dataclass_fields__)
 
 
-class TestResolvePaths:
-    environ = {"HOME": "/home/me", "DATA": "/data/x", "EMPTY": ""}
+ENVIRON = {"HOME": "/home/me", "DATA": "/data/x", "EMPTY": ""}
 
+
+class TestResolvePaths:
     def resolve(self, **fields: Any) -> ContainerSpec:
-        return resolve_paths(ContainerSpec(**{"image": "/i", **fields}), "/spec/dir", self.environ)
+        return resolve_paths(ContainerSpec(**{"image": "/i", **fields}), "/spec/dir", ENVIRON)
 
     @pytest.mark.parametrize(
         ("written", "expected"),
