@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import errno
 import logging
 import os
 import shutil
@@ -28,14 +29,17 @@ from ..engine.options import build_exec, build_instance_start
 from ..engine.runner import spawn
 from ..errors import (
     ApptainerError,
+    DiskFull,
     ImageLacksIpykernel,
     ImageLacksPython,
+    InstanceBroken,
     KernelDied,
     KernelTimeout,
+    LaunchError,
     ProgramNotFound,
 )
 from ..images.probe import is_python_command
-from ..instances.janitor import end_entry, iter_helpers
+from ..instances.janitor import end_entry, iter_helpers, remove_tree
 from ..instances.model import Instance, LedgerEntry
 from ..instances.process import ProcessIdentity, iter_stats, read_children, read_namespace, read_stat
 from ..instances.start import EngineFolders, is_healthy, reap, start_instance
@@ -121,7 +125,17 @@ class ContainerKernel:
             self.log.warning("Instance %s is gone or broken: starting it anew", self.plan.instance_name)
             await self.stop()
         began = time.monotonic()
-        self._prepare_files()
+        try:
+            self._prepare_files()
+        except OSError as error:
+            for folder in (self.plan.private_dir, self.plan.scratch_dir):
+                remove_tree(folder)
+            if error.errno == errno.ENOSPC:
+                raise DiskFull(f"no space left on the disk of {error.filename or self.plan.private_dir}") from error
+            raise LaunchError(
+                f"could not make the kernel's folders: {error}",
+                hint="set XDG_RUNTIME_DIR and TMPDIR to folders that are yours",
+            ) from error
         entry = LedgerEntry(
             name=self.plan.instance_name,
             image=self.plan.image,
@@ -210,6 +224,12 @@ class ContainerKernel:
             if isinstance(found, ProgramNotFound):
                 return ImageLacksPython(found.message, hint=found.hint, log_tail=lines)
             return found
+        if self.instance is not None and not self.instance.init.is_alive():
+            return InstanceBroken(
+                f"the instance {self.plan.instance_name} of {image} ended while its kernel started",
+                hint="try again; somebody or something stopped it, or the machine is short of memory",
+                log_tail=lines,
+            )
         how = (
             f"was ended by signal {signal.Signals(-returncode).name}"
             if returncode < 0

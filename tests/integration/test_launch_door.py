@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,17 @@ def start(make_kernelspec: MakeKernelspec, tmp_path: Path) -> Iterator[Start]:
         yield start_
 
 
+def wait_ready(client: BlockingKernelClient) -> None:
+    """Wait for the first answer. `wait_for_ready` takes a kernel that has not come up yet for a dead one."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        client.kernel_info()
+        with suppress(queue.Empty):
+            client.get_shell_msg(timeout=1)
+            return
+    raise AssertionError("the kernel did not answer")
+
+
 def run(client: BlockingKernelClient, code: str) -> tuple[str, str]:
     texts: list[str] = []
     reply = client.execute_interactive(
@@ -55,7 +68,7 @@ def run(client: BlockingKernelClient, code: str) -> tuple[str, str]:
 
 def test_it_runs_in_the_container_and_ends_with_the_kernel(start: Start, places: Places, tmp_path: Path) -> None:
     process, client = start({"env": {"ODD": "a,b"}})
-    client.wait_for_ready(timeout=TIMEOUT_S)
+    wait_ready(client)
     status, text = run(client, "import os; print(os.path.isdir('/.singularity.d'), os.getcwd(), os.environ['ODD'])")
     assert (status, text) == ("ok", f"True {tmp_path} a,b\n")
     client.shutdown()
@@ -65,7 +78,7 @@ def test_it_runs_in_the_container_and_ends_with_the_kernel(start: Start, places:
 
 def test_interrupts_by_signal_and_by_message(start: Start) -> None:
     process, client = start()
-    client.wait_for_ready(timeout=TIMEOUT_S)
+    wait_ready(client)
     for way in ("signal", "message"):
         client.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)")
         while client.get_iopub_msg(timeout=TIMEOUT_S)["content"].get("text") != "begun\n":
@@ -82,7 +95,7 @@ def test_interrupts_by_signal_and_by_message(start: Start) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP], ids=["TERM", "HUP"])
 def test_asked_to_end_it_leaves_nothing(start: Start, places: Places, signum: int) -> None:
     process, client = start()
-    client.wait_for_ready(timeout=TIMEOUT_S)
+    wait_ready(client)
     (entry,) = list_entries(places)
     process.send_signal(signum)
     assert process.wait(20) != 0
@@ -118,7 +131,7 @@ def test_it_ends_with_its_client(make_kernelspec: MakeKernelspec, places: Places
     kernel = BlockingKernelClient(connection_file=connection_file)
     kernel.load_connection_file()
     kernel.start_channels()
-    kernel.wait_for_ready(timeout=TIMEOUT_S)
+    wait_ready(kernel)
     kernel.stop_channels()
     client.kill()
     client.communicate()
