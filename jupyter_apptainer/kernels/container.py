@@ -211,6 +211,12 @@ class ContainerKernel:
         lines = self.read_log()
         text = "\n".join(lines)
         image = self.plan.image
+        if self.instance is not None and not self.instance.init.is_alive():
+            return InstanceBroken(
+                f"the instance {self.plan.instance_name} of {image} ended while its kernel started",
+                hint="try again; somebody or something stopped it, or the machine is short of memory",
+                log_tail=lines,
+            )
         if "No module named ipykernel" in text or "No module named 'ipykernel" in text:
             return ImageLacksIpykernel(
                 f"the image {image} has no ipykernel",
@@ -224,12 +230,6 @@ class ContainerKernel:
             if isinstance(found, ProgramNotFound):
                 return ImageLacksPython(found.message, hint=found.hint, log_tail=lines)
             return found
-        if self.instance is not None and not self.instance.init.is_alive():
-            return InstanceBroken(
-                f"the instance {self.plan.instance_name} of {image} ended while its kernel started",
-                hint="try again; somebody or something stopped it, or the machine is short of memory",
-                log_tail=lines,
-            )
         how = (
             f"was ended by signal {signal.Signals(-returncode).name}"
             if returncode < 0
