@@ -166,7 +166,12 @@ def sweep(places: Places) -> list[Leftover]:
 def remove_tree(path: str) -> None:
     """Remove a folder of ours. Files in a kernel's /tmp may be read-only, and folders without permissions."""
 
+    root = os.path.abspath(path)
+
     def make_writable(function: object, name: str, error: object) -> None:
+        # Nothing above the tree is ours to change.
+        if not os.path.lexists(name) or not os.path.abspath(name).startswith(root + os.sep):
+            return
         with suppress(OSError):
             os.chmod(os.path.dirname(name), 0o700)
             if os.path.isdir(name) and not os.path.islink(name):
@@ -175,8 +180,10 @@ def remove_tree(path: str) -> None:
             else:
                 os.unlink(name)
 
-    with suppress(FileNotFoundError):
-        shutil.rmtree(path, onerror=make_writable)
+    if os.path.lexists(root):
+        shutil.rmtree(root, onerror=make_writable)
+        # A folder that was not empty at the first try is, now that what was in it could be removed.
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def _remove_engine_files(name: str, record_dir: Path, log_paths: tuple[str, str]) -> None:
