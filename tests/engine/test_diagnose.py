@@ -557,6 +557,14 @@ SAMPLES = (
         e.BindInvalid,
         "/etc/passwd cannot be bound there",
     ),
+    Sample(
+        "mount-point-missing",
+        f"FATAL:   container creation failed: mount hook function failure: mount /dev->{SESSION}/rootfs/dev error: while mounting "
+        f"{SESSION}/dev: destination /dev doesn't exist in container\n",
+        e.BindInvalid,
+        "the folder /dev does not exist in a.sif",
+        "no unpacked image",
+    ),
     # --- instances
     Sample(
         "instance-exists",

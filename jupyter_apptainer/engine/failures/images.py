@@ -91,6 +91,13 @@ ROWS: tuple[Rule, ...] = (
         "{path} cannot be bound there: one side is a file and the other a folder",
     ),
     build_row(
+        "mount-point-missing",
+        r"destination (?P<path>.+?) doesn't exist in container",
+        e.BindInvalid,
+        "the folder {path} does not exist in {subject}, so nothing can be mounted there",
+        "create it in the image; a folder without it is probably no unpacked image at all",
+    ),
+    build_row(
         "instance-exists",
         r"instance (?P<name>\S+) already exists",
         e.InstanceExists,

@@ -123,7 +123,7 @@ def probe_apparmor(engine: EngineInfo | None, *, root: Path = ROOT) -> Probe:
 
 def build_apparmor_fix(starter: str) -> str:
     """Return the command that gives the starter the profile of the engine's INSTALL.md."""
-    profile = f"abi <abi/4.0>,\\ninclude <tunables/global>\\nprofile jupyter-apptainer {starter} flags=(unconfined) {{\\n  userns,\\n}}\\n"
+    profile = f'abi <abi/4.0>,\\ninclude <tunables/global>\\nprofile jupyter-apptainer "{starter}" flags=(unconfined) {{\\n  userns,\\n}}\\n'
     path = "/etc/apparmor.d/jupyter-apptainer"
     return f"printf {shlex.quote(profile)} | sudo tee {path} && sudo apparmor_parser -r {path}"
 
@@ -174,7 +174,9 @@ def describe_confinement(environ: Mapping[str, str], root: Path = ROOT) -> str:
         signs.append("in a Kubernetes pod")
     if _read_status(root).get("Seccomp") == "2":
         signs.append("a system call filter (seccomp) is active")
-    if read_text(root / "proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"]):
+    # The map of a namespace that has none yet is an empty file.
+    uid_map = root / "proc/self/uid_map"
+    if uid_map.exists() and read_text(uid_map).split() != ["0", "0", "4294967295"]:
         signs.append("already in a user namespace")
     return ", ".join(signs)
 

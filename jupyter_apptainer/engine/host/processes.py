@@ -63,21 +63,25 @@ def find_mount_type(root: Path, mountpoint: str) -> str:
 def probe_hidepid(engine: EngineInfo | None, *, root: Path = ROOT) -> Probe:
     """Check that /proc shows processes: a setuid engine refuses to start under hidepid."""
     name = "/proc"
+    hidden = _find_hidepid(root)
+    if not hidden:
+        return Probe(name, "ok", "shows all processes")
+    if engine and engine.setuid:
+        detail = f"mounted with {hidden}: the setuid engine refuses that"
+        return Probe(name, "fail", detail, "sudo mount -o remount,hidepid=0 /proc")
+    return Probe(name, "ok", f"mounted with {hidden}: processes of others are not seen")
+
+
+def _find_hidepid(root: Path) -> str | None:
+    """Return the option of the topmost mount on /proc, where it hides anything."""
+    found = None
     for line in read_text(root / "proc/self/mountinfo").splitlines():
         fields, _, rest = line.partition(" - ")
-        options = f"{fields.split()[5]},{rest.split()[-1]}".split(",")
-        hidden = [
-            option for option in options if option.startswith("hidepid=") and option not in ("hidepid=0", "hidepid=off")
-        ]
-        if fields.split()[4] == "/proc" and hidden:
-            fails = bool(engine and engine.setuid)
-            detail = f"mounted with {hidden[0]}: " + (
-                "the setuid engine refuses that" if fails else "processes of others are not seen"
-            )
-            return Probe(
-                name, "fail" if fails else "ok", detail, "sudo mount -o remount,hidepid=0 /proc" if fails else None
-            )
-    return Probe(name, "ok", "shows all processes")
+        if fields.split()[4] == "/proc":
+            options = f"{fields.split()[5]},{rest.split()[-1]}".split(",")
+            hiding = (word for word in options if word.startswith("hidepid=") and word[8:] not in ("0", "off"))
+            found = next(hiding, None)
+    return found
 
 
 def probe_reaping(places: Places | None = None, *, timeout_s: float = REAP_TIMEOUT_S) -> Probe:
