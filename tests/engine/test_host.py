@@ -437,7 +437,7 @@ MOUNTS = (
         ("/homestead", "ext4"),
         ("/home/u/my disk/a", "xfs"),
         ("/scratch", "lustre"),
-        ("/tmp/x", "tmpfs"),
+        ("/tmp/a", "tmpfs"),
     ],
     ids=str,
 )
