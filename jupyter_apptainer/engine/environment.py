@@ -24,7 +24,7 @@ _KEPT = frozenset(
         "PULLDIR",
     }
 )
-_VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def build_engine_environment(
@@ -58,4 +58,4 @@ def is_bending(name: str) -> bool:
 
 def is_variable_name(name: str) -> bool:
     """Say whether `name` can be a variable of a shell; the engine exports them through one."""
-    return bool(_VARIABLE.match(name))
+    return bool(_VARIABLE.fullmatch(name))

@@ -19,7 +19,7 @@ import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 from ..errors import CommandTimeout
 from .command import Command, Completed, strip_ansi
@@ -42,7 +42,7 @@ KEPT_OUTPUT = 4_000_000
 
 
 def spawn(
-    command: Command[object],
+    command: Command[Any],
     *,
     stdout: int | IO[bytes] = subprocess.DEVNULL,
     stderr: int | IO[bytes] = subprocess.DEVNULL,

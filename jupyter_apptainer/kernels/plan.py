@@ -6,26 +6,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from ..engine.locate import EngineInfo
-from ..engine.options import Bind, ContainerOptions
+from ..engine.options import Bind, ContainerOptions, build_exec, build_instance_start
+from ..errors import SpecError
+from ..images.probe import is_python_command
+from .environment import EnvEntry, plan_environment
+from .spec import ContainerSpec, OverlayWish
 
-
-@dataclass(frozen=True)
-class EnvEntry:
-    """One variable that the kernel will see, and why."""
-
-    name: str
-    value: str
-    why: str
+SHIM = "shim.py"
+SESSION_SCRIPT = "session.sh"
+CONNECTION_FILE = "connection.json"
+KERNEL_LOG = "kernel.log"
+INSTANCE_LOG = "instance.log"
+# Folders of the container that are ours on the host, so that nothing is shared with other kernels and users.
+_TEMPORARY = ("/tmp", "/var/tmp")
+# The engine splits `--overlay` and `--home` at these.
+_ODD = re.compile(r'[,:"]')
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A folder or link that must exist on the host before the start. kind "link": `target` is what it points to."""
+    """What must exist on the host before the start.
 
-    kind: str
+    kind "folder": a folder; "link": a link to `target`; "mountpoint": a folder or an empty file, as `target` is one or the other.
+    """
+
+    kind: Literal["folder", "link", "mountpoint"]
     path: str
     why: str
     target: str = ""
@@ -35,7 +48,7 @@ class PlannedFile:
 class LaunchPlan:
     """A start, computed. Printable; nothing in it refers to a running thing.
 
-    instance_argv / kernel_argv: the exact engine command lines; env: what the kernel sees; files: made before the start,
+    instance_argv / kernel_argv: the exact engine command lines; env: what the kernel sees; files: made before the start.
     private_dir (sockets, connection file, log) and scratch_dir (the kernel's /tmp) are removed after the end.
     """
 
@@ -59,3 +72,197 @@ class LaunchPlan:
     def binds(self) -> tuple[Bind, ...]:
         """The host paths that the kernel sees, in mount order."""
         return self.options.binds
+
+    @property
+    def container_env(self) -> dict[str, str]:
+        """The kernel's variables by name."""
+        return {entry.name: entry.value for entry in self.env}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchContext:
+    """What the plan has to know of this machine and of the request.
+
+    cwd: the notebook's folder. home: the user's. environ: the server's variables and the request's. kernelspec_env: `env` at the
+    top of kernel.json. has_nvidia: a GPU's device node is there. extra_arguments: appended to the kernel's command.
+    private_dir, scratch_dir: will be made for this kernel. ipython_dir, matplotlib_dir: shared by the user's container kernels.
+    """
+
+    engine: EngineInfo
+    kernel_id: str
+    instance_name: str
+    cwd: str
+    home: str
+    private_dir: str
+    scratch_dir: str
+    ipython_dir: str
+    matplotlib_dir: str
+    environ: Mapping[str, str]
+    kernelspec_env: Mapping[str, str] = field(default_factory=dict)
+    has_nvidia: bool = False
+    extra_arguments: tuple[str, ...] = ()
+
+
+def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan:
+    """Compute the start of one kernel. Pure. Paths in `spec` are absolute already (`resolve_paths`).
+
+    Raises SpecError where two wishes exclude each other.
+    """
+    files: list[PlannedFile] = []
+    warnings: list[str] = []
+    options = _plan_options(spec, context, files, warnings)
+    command = _plan_command(spec, context)
+    env = _plan_env(spec, context)
+    start = build_instance_start(context.engine, spec.image, context.instance_name, options, {})
+    run = build_exec(
+        context.engine, f"instance://{context.instance_name}", command, {}, options=options, cwd=context.cwd
+    )
+    return LaunchPlan(
+        engine=context.engine,
+        kernel_id=context.kernel_id,
+        instance_name=context.instance_name,
+        image=spec.image,
+        options=options,
+        env=env,
+        kernel_command=command,
+        cwd=context.cwd,
+        private_dir=context.private_dir,
+        scratch_dir=context.scratch_dir,
+        connection_file=posixpath.join(context.private_dir, CONNECTION_FILE),
+        files=tuple(files),
+        warnings=tuple(warnings),
+        instance_argv=start.argv,
+        kernel_argv=run.argv,
+    )
+
+
+def _plan_options(
+    spec: ContainerSpec, context: LaunchContext, files: list[PlannedFile], warnings: list[str]
+) -> ContainerOptions:
+    overlays, needs_tmpfs = _plan_overlays(spec.overlays, context, files)
+    nv = context.has_nvidia if spec.nv == "auto" else bool(spec.nv)
+    if spec.nv is True and not context.has_nvidia:
+        warnings.append("`nv` is true, but no NVIDIA device is there: the kernel starts without a GPU")
+    home = _plan_home(spec, context, files)
+    return ContainerOptions(
+        binds=_plan_binds(spec, context, files),
+        overlays=overlays,
+        nv=nv,
+        rocm=spec.rocm,
+        writable_tmpfs=needs_tmpfs,
+        home=home,
+        isolation=spec.isolation,
+        network=spec.network,
+        extra=spec.extra_flags,
+    )
+
+
+def _plan_overlays(
+    wishes: tuple[OverlayWish, ...], context: LaunchContext, files: list[PlannedFile]
+) -> tuple[tuple[str, ...], bool]:
+    writable = [wish for wish in wishes if wish.kind == "file" and not wish.is_read_only]
+    has_tmpfs = any(wish.kind == "tmpfs" for wish in wishes)
+    if len(writable) + has_tmpfs > 1:
+        raise SpecError(
+            "overlays: only one layer can be writable, and "
+            + ", ".join([w.path for w in writable] + (["tmpfs"] if has_tmpfs else []))
+            + " all are",
+            hint="add `:ro` to all but one",
+        )
+    flags: list[str] = []
+    for number, wish in enumerate(wish for wish in wishes if wish.kind == "file"):
+        path = _plain_path(wish.path, f"overlay{number}", context, files)
+        flags.append(f"{path}:ro" if wish.is_read_only else path)
+    # A read-only ext3 layer alone is mounted by the kernel's overlayfs, which does not know fuse-overlayfs' way to record
+    # deletions: deleted files would come back. A writable layer in memory on top makes the engine use fuse-overlayfs.
+    return tuple(flags), has_tmpfs or (bool(flags) and not writable)
+
+
+def _plan_home(spec: ContainerSpec, context: LaunchContext, files: list[PlannedFile]) -> str | None:
+    if spec.home not in ("host", "none"):
+        return f"{_plain_path(spec.home, 'home', context, files)}:{context.home}"
+    if spec.home == "none" or spec.isolation != "default":
+        own = posixpath.join(context.scratch_dir, "home")
+        files.append(PlannedFile("folder", own, "an empty home folder that goes with the kernel"))
+        return f"{own}:{context.home}"
+    return None
+
+
+def _plan_binds(spec: ContainerSpec, context: LaunchContext, files: list[PlannedFile]) -> tuple[Bind, ...]:
+    binds: list[Bind] = []
+    for folder in _TEMPORARY:
+        own = posixpath.join(context.scratch_dir, folder.strip("/").replace("/", "-"))
+        files.append(PlannedFile("folder", own, f"{folder} of the container"))
+        binds.append(Bind(own, folder, why="private, on disk: the host's is shared by all users, and pids repeat"))
+    own_binds = [Bind(context.private_dir, context.private_dir, why="sockets, connection file and log of this kernel")]
+    if spec.home == "host" and spec.isolation == "default" and _is_below(context.home, _TEMPORARY):
+        own_binds.append(Bind(context.home, context.home, why="your home, which the private /tmp would hide"))
+    if context.cwd != "/" and not any(wish.destination == context.cwd for wish in spec.binds):
+        own_binds.append(Bind(context.cwd, context.cwd, why="the notebook's folder, at its own path"))
+    if spec.home == "host" and spec.isolation == "default":
+        for folder in (context.ipython_dir, context.matplotlib_dir):
+            files.append(PlannedFile("folder", folder, "IPYTHONDIR and MPLCONFIGDIR of container kernels"))
+            if not _is_below(folder, (context.home,)):
+                own_binds.append(Bind(folder, folder, why="IPYTHONDIR and MPLCONFIGDIR of container kernels"))
+    for wish in spec.binds:
+        own_binds.append(Bind(wish.source, wish.destination or wish.source, wish.mode, why="`binds` of the config"))
+    for bind in own_binds:
+        binds.append(bind)
+        _plan_mountpoint(bind, context, files)
+    return tuple(binds)
+
+
+def _plan_mountpoint(bind: Bind, context: LaunchContext, files: list[PlannedFile]) -> None:
+    """A path below /tmp is mounted inside our own /tmp, so it has to exist there."""
+    for folder in _TEMPORARY:
+        if _is_below(bind.destination, (folder,)):
+            own = posixpath.join(context.scratch_dir, folder.strip("/").replace("/", "-"))
+            path = posixpath.join(own, posixpath.relpath(bind.destination, folder))
+            files.append(PlannedFile("mountpoint", path, f"where {bind.destination} is mounted", target=bind.source))
+
+
+def _plan_env(spec: ContainerSpec, context: LaunchContext) -> tuple[EnvEntry, ...]:
+    own = [
+        EnvEntry(
+            "JPY_PARENT_PID", "0", "the server is in another PID namespace: the kernel would think it gone and exit"
+        ),
+        EnvEntry("PYTHONNOUSERSITE", "1", "packages in ~/.local belong to the host's Python"),
+    ]
+    if spec.home == "host" and spec.isolation == "default":
+        own += [
+            EnvEntry("IPYTHONDIR", context.ipython_dir, "history and start-up files apart from the host's"),
+            EnvEntry("MPLCONFIGDIR", context.matplotlib_dir, "font cache apart from the host's"),
+        ]
+    return plan_environment(
+        host=context.environ,
+        kernelspec_env=context.kernelspec_env,
+        spec_env=spec.env,
+        inherit=spec.inherit_env,
+        own=own,
+    )
+
+
+def _plan_command(spec: ContainerSpec, context: LaunchContext) -> tuple[str, ...]:
+    connection = posixpath.join(context.private_dir, CONNECTION_FILE)
+    words = [word.replace("{connection_file}", connection) for word in spec.command]
+    words += context.extra_arguments
+    if is_python_command(spec.command):
+        at = next((i for i, word in enumerate(words) if i and (word == "-m" or not word.startswith("-"))), None)
+        if at is not None and "-c" not in words[:at]:
+            return (*words[:at], posixpath.join(context.private_dir, SHIM), *words[at:])
+    return ("/bin/sh", posixpath.join(context.private_dir, SESSION_SCRIPT), *words)
+
+
+def _plain_path(path: str, label: str, context: LaunchContext, files: list[PlannedFile]) -> str:
+    """Return a path that the engine's flag can hold: where it would be split, a link to it in our own folder."""
+    if not _ODD.search(path):
+        return path
+    link = posixpath.join(context.private_dir, f"{label}{os.path.splitext(path)[1]}")
+    if _ODD.search(link):
+        link = posixpath.join(context.private_dir, label)
+    files.append(PlannedFile("link", link, "the engine would split the path", target=path))
+    return link
+
+
+def _is_below(path: str, folders: tuple[str, ...]) -> bool:
+    return any(path.startswith(folder + "/") for folder in folders)

@@ -1,0 +1,306 @@
+"""`jupyter apptainer kernel …`: container kernels as Jupyter lists them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..config import ApptainerConfig, load_config
+from ..engine.command import REDACTED, is_secret_name
+from ..engine.environment import is_bending
+from ..engine.locate import get_engine
+from ..images.probe import ImageProbe
+from ..kernels.explain import build_report, render_plan
+from ..kernels.fields import FIELDS
+from ..kernels.health import Finding, check_kernelspec
+from ..kernels.kernelspecs import (
+    Kernelspec,
+    add_kernelspec,
+    build_display_name,
+    check_name,
+    edit_kernelspec,
+    get_kernelspec,
+    iter_kernelspecs,
+    remove_kernelspec,
+)
+from ..kernels.prepare import check_kernel, check_request, prepare_launch
+from ..kernels.spec import ContainerSpec, parse_container_spec, resolve_paths
+from ..places import find_places
+from .container_options import add_container_options, build_config
+from .output import GREEN, RED, YELLOW, is_yes, paint, print_json, print_note, print_table
+
+_MARKS = {"ok": ("✓", GREEN), "unknown": ("?", YELLOW), "fail": ("✗", RED)}
+
+_ADD_EXAMPLES = r"""
+examples:
+  jupyter apptainer kernel add torch ~/images/torch.sif
+  jupyter apptainer kernel add stats ./r.sif --language R \
+      --command 'R --slave -e IRkernel::main() --args {connection_file}'
+  jupyter apptainer kernel add lab ./lab.sif -B /data:/data:ro --overlay ./lab.img --env OMP_NUM_THREADS=4
+"""
+_EDIT_EXAMPLES = """
+Options that can be repeated replace all earlier values, but --env, which adds to them.
+
+examples:
+  jupyter apptainer kernel edit torch --image ~/images/torch-2.sif
+  jupyter apptainer kernel edit torch --env OMP_NUM_THREADS=8 --unset binds
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `kernel` and its subcommands."""
+    parser = subparsers.add_parser("kernel", help="container kernels: add, list, show, check, explain, edit, remove")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_add_parser(commands)
+    _add_edit_parser(commands)
+
+    listing = commands.add_parser("list", help="all container kernels, and whether they could start")
+    listing.set_defaults(func=_list)
+    show = commands.add_parser("show", help="one kernel's settings")
+    show.set_defaults(func=_show)
+    check = commands.add_parser("check", help="ask the image whether it can run the kernel; says what is missing")
+    check.set_defaults(func=_check)
+    explain = commands.add_parser(
+        "explain", help="the start of a kernel as a shell script, with the reason for each variable and path"
+    )
+    explain.add_argument("--cwd", metavar="DIR", default=".", help="the notebook's folder (default: this one)")
+    explain.set_defaults(func=_explain)
+    for command in (show, check, explain):
+        command.add_argument("name", metavar="NAME")
+    for command in (listing, show, check, explain):
+        command.add_argument("--json", action="store_true", help="for programs")
+
+    remove = commands.add_parser("remove", help="take kernels out of Jupyter's list; images and overlays stay")
+    remove.add_argument("names", metavar="NAME", nargs="+")
+    remove.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    remove.set_defaults(func=_remove)
+
+
+def _add_add_parser(commands: Any) -> None:
+    add = commands.add_parser(
+        "add",
+        help="make a kernel of an image",
+        epilog=_ADD_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add.add_argument("name", metavar="NAME", help="letters, digits, dots, dashes, underscores")
+    add.add_argument("image", metavar="IMAGE", help="a .sif file or a sandbox folder")
+    add_container_options(add)
+    add.add_argument("--display-name", metavar="TEXT", help="what people see (default: language, version and image)")
+    add.add_argument("--language", default="python", help="the kernel's language (default: python)")
+    place = add.add_mutually_exclusive_group()
+    place.add_argument(
+        "--user", dest="scope", action="store_const", const="user", default="user", help="for you (default)"
+    )
+    place.add_argument(
+        "--sys-prefix", dest="scope", action="store_const", const="sys-prefix", help="for this environment"
+    )
+    place.add_argument("--prefix", dest="scope", metavar="DIR", type=Path, help="below DIR/share/jupyter/kernels")
+    add.add_argument("--replace", action="store_true", help="overwrite a container kernel of this name")
+    add.add_argument("--no-check", action="store_true", help="do not look whether the image can run the kernel")
+    add.set_defaults(func=_add)
+
+
+def _add_edit_parser(commands: Any) -> None:
+    edit = commands.add_parser(
+        "edit",
+        help="change a kernel's settings",
+        epilog=_EDIT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    edit.add_argument("name", metavar="NAME")
+    edit.add_argument("--image", help="another image")
+    add_container_options(edit)
+    edit.add_argument(
+        "--unset", action="append", default=[], choices=[f for f in FIELDS if f != "image"], help="back to its default"
+    )
+    edit.add_argument("--display-name", metavar="TEXT", help="what people see")
+    edit.add_argument("--no-check", action="store_true", help="do not look whether the image can run the kernel")
+    edit.set_defaults(func=_edit)
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    name = check_name(arguments.name)
+    spec = parse_container_spec(build_config(arguments), origin="the command line")
+    probe = None if arguments.no_check else _probe(resolve_paths(spec, os.getcwd(), os.environ))
+    taken = {known.display_name for known in iter_kernelspecs() if known.name != name}
+    version = probe.python_version if probe else None
+    display_name = arguments.display_name or build_display_name(
+        spec, name=name, language=arguments.language, version=version, taken=taken
+    )
+    folder = add_kernelspec(
+        name,
+        spec,
+        display_name=display_name,
+        language=arguments.language,
+        scope=arguments.scope,
+        replace=arguments.replace,
+        debugger=bool(probe and probe.has_debugger),
+        curve=bool(probe and probe.has_curve),
+    )
+    print(folder)
+    print_note(f'Jupyter shows the kernel as "{display_name}".')
+    if not any(known.folder == folder for known in iter_kernelspecs()):
+        print_note(
+            "This Jupyter does not look there, or finds another kernel of that name first: see `jupyter --paths`."
+        )
+    return 0
+
+
+def _edit(arguments: argparse.Namespace) -> int:
+    found = get_kernelspec(arguments.name)
+    changes = build_config(arguments)
+    if "env" in changes:
+        changes["env"] = {**dict(found.config.get("env") or {}), **dict(changes["env"])}  # type: ignore[call-overload]  # checked when written
+    changes |= dict.fromkeys(arguments.unset)
+    merged = {name: value for name, value in {**found.config, **changes}.items() if value is not None}
+    spec = parse_container_spec(merged, origin=f"the kernel {arguments.name}")
+    debugger = None
+    display_name = arguments.display_name
+    if changes.keys() & {"image", "command"} and not arguments.no_check:
+        probe = _probe(resolve_paths(spec, found.folder, os.environ))
+        debugger = bool(probe and probe.has_debugger)
+        if display_name is None and str(found.config.get("image")).rpartition("/")[2] in found.display_name:
+            version = probe.python_version if probe else None
+            display_name = build_display_name(spec, name=found.name, language=found.language, version=version)
+    print(edit_kernelspec(arguments.name, changes, display_name=display_name, debugger=debugger))
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    kernels = [(found, _find_findings(found)) for found in iter_kernelspecs()]
+    if arguments.json:
+        print_json([_describe(found, findings) for found, findings in kernels])
+        return 0
+    if not kernels:
+        print_note("There is no container kernel yet: `jupyter apptainer kernel add NAME IMAGE` makes one.")
+        return 0
+    rows = []
+    for found, findings in kernels:
+        worst = _find_worst(findings)
+        text = "ready" if worst.status == "ok" else f"{worst.topic}: {worst.text}"
+        image = str(found.config.get("image", ""))
+        rows.append((found.name, found.display_name, image, f"{_mark(worst)} {text}"))
+    print_table(("NAME", "DISPLAY NAME", "IMAGE", "STATE"), rows)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    found = get_kernelspec(arguments.name)
+    findings = _find_findings(found)
+    if arguments.json:
+        print_json(_describe(found, findings))
+        return 0
+    print(f"{found.name}: {found.display_name}")
+    print(f"  folder    {found.folder}")
+    print(f"  language  {found.language}")
+    for name, value in _hide_secrets(found.config).items():
+        print(f"  {name:9} {_format(value)}")
+    _print_findings(findings)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    found = get_kernelspec(arguments.name)
+    findings = _find_findings(found, is_deep=True)
+    if arguments.json:
+        print_json(_describe(found, findings))
+    else:
+        _print_findings(findings)
+    return int(any(finding.status == "fail" for finding in findings))
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    found = get_kernelspec(arguments.name)
+    plan = prepare_launch(
+        found.config,
+        settings=_load_settings(),
+        kernel_id=found.name,
+        cwd=os.path.abspath(arguments.cwd),
+        environ=os.environ,
+        base_dir=str(found.folder),
+        kernelspec_env=found.env,
+        is_dry=True,
+    ).plan
+    if arguments.json:
+        print_json(build_report(plan))
+    else:
+        sys.stdout.write(render_plan(plan, unset=sorted(name for name in os.environ if is_bending(name))))
+    return 0
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    found = [get_kernelspec(name) for name in arguments.names]
+    names = ", ".join(known.name for known in found)
+    if not arguments.yes and not is_yes(f"Remove {names}?"):
+        print_note(f"{names}: not removed; -y removes without a question.")
+        return 1
+    for known in found:
+        folder = remove_kernelspec(known.name)
+        print(folder)
+        if folder.exists():
+            print_note(f"{folder} stays: it holds files that are not the kernel's.")
+    return 0
+
+
+def _load_settings() -> ApptainerConfig:
+    return ApptainerConfig(config=load_config())
+
+
+def _probe(spec: ContainerSpec) -> ImageProbe | None:
+    settings, places = _load_settings(), find_places()
+    check_request(spec, places)
+    engine = get_engine(settings.engine_path or None, places=places)
+    return check_kernel(engine, spec, places, settings)
+
+
+def _find_findings(found: Kernelspec, *, is_deep: bool = False) -> tuple[Finding, ...]:
+    engine_path = _load_settings().engine_path or None
+    return check_kernelspec(found, find_places(), os.environ, engine_path=engine_path, is_deep=is_deep)
+
+
+def _find_worst(findings: tuple[Finding, ...]) -> Finding:
+    order = ["fail", "unknown", "ok"]
+    return min(findings, key=lambda finding: order.index(finding.status))
+
+
+def _print_findings(findings: tuple[Finding, ...]) -> None:
+    for finding in findings:
+        print(f"{_mark(finding)} {finding.topic:13} {finding.text}")
+        if finding.hint and finding.status != "ok":
+            print(f"  {'':13} → {finding.hint}")
+
+
+def _mark(finding: Finding) -> str:
+    return paint(*_MARKS[finding.status])
+
+
+def _describe(found: Kernelspec, findings: tuple[Finding, ...]) -> dict[str, object]:
+    return {
+        "name": found.name,
+        "display_name": found.display_name,
+        "language": found.language,
+        "folder": str(found.folder),
+        "config": _hide_secrets(found.config),
+        "is_ready": all(finding.status == "ok" for finding in findings),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _hide_secrets(config: Any) -> dict[str, Any]:
+    env = config.get("env")
+    if not isinstance(env, dict):
+        return dict(config)
+    return {**config, "env": {name: REDACTED if is_secret_name(name) else value for name, value in env.items()}}
+
+
+def _format(value: object) -> str:
+    if isinstance(value, list):
+        return "  ".join(str(word) for word in value)
+    if isinstance(value, dict):
+        return "  ".join(f"{name}={content}" for name, content in value.items())
+    return str(value).lower() if isinstance(value, bool) else str(value)

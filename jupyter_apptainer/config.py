@@ -1,0 +1,60 @@
+"""Settings, as traitlets: for users in `jupyter_apptainer_config.py`, for servers in their own configuration file as well.
+
+c.ApptainerConfig.engine_path = "/opt/apptainer/bin/apptainer"
+"""
+
+from __future__ import annotations
+
+from jupyter_core.paths import jupyter_config_path
+from traitlets import Bool, Enum, Float, Unicode
+from traitlets.config import Config, Configurable
+from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
+
+CONFIG_NAME = "jupyter_apptainer_config"
+
+
+class ApptainerConfig(Configurable):
+    """What holds for every container kernel of this user or server."""
+
+    engine_path = Unicode(
+        "",
+        help="""The apptainer or singularity program. Empty (the default): search PATH, then the folder of
+        `jupyter apptainer engine install`. Example: "/opt/apptainer/bin/apptainer".""",
+    ).tag(config=True)
+
+    transport = Enum(
+        ("auto", "ipc", "tcp"),
+        default_value="auto",
+        help="""How server and kernel talk. "ipc": sockets in a folder that only you can enter. "tcp": ports on this machine's
+        loopback, encrypted and authenticated with CurveZMQ; needs ipykernel 7.3 in the image. "auto" (the default): ipc, and tcp
+        where the path of the folder is too long for a socket.""",
+    ).tag(config=True)
+
+    start_timeout_s = Float(
+        60.0,
+        help="""How many seconds a kernel may take from its start until it listens, before it is given up. Default: 60.""",
+    ).tag(config=True)
+
+    read_ahead = Bool(
+        True,
+        help="""Read the files that a kernel opens at its start ahead of it, as soon as the image is mounted. Default: True.""",
+    ).tag(config=True)
+
+    check_image = Bool(
+        True,
+        help="""Before the first kernel of an image, ask it for its Python and ipykernel, so that a kernel that cannot start says
+        why. The answer is kept until the image changes. Default: True.""",
+    ).tag(config=True)
+
+
+def load_config() -> Config:
+    """Read jupyter_apptainer_config.py and .json from Jupyter's configuration folders; the user's own win."""
+    merged = Config()
+    for folder in reversed(jupyter_config_path()):
+        for loader in (JSONFileConfigLoader, PyFileConfigLoader):
+            suffix = ".json" if loader is JSONFileConfigLoader else ".py"
+            try:
+                merged.merge(loader(CONFIG_NAME + suffix, path=folder).load_config())
+            except ConfigFileNotFound:
+                continue
+    return merged

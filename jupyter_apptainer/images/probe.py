@@ -1,0 +1,263 @@
+"""Ask an image what a kernel would find in it: which Python, which ipykernel, which files its start opens.
+
+One `exec` of the image's Python answers everything; the answer is kept on disk by the identity of the image, so that a
+start pays for it once for each image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..engine.command import Command, Completed
+from ..engine.diagnose import diagnose
+from ..engine.environment import build_engine_environment
+from ..engine.locate import EngineInfo
+from ..engine.options import ContainerOptions, build_exec
+from ..engine.runner import Runner
+from ..errors import CommandError, ImageLacksPython, LaunchError, ProgramNotFound
+from ..places import Places, make_private_dir, write_private_file
+from .identity import ImageIdentity, check_image
+
+# Neither the user's home nor their working folder has a say in what is in the image.
+PROBE_OPTIONS = ContainerOptions(home="none", isolation="contain")
+# A cold image on a busy network file system takes its time; a start waits as long.
+PROBE_TIMEOUT_S = 120.0
+
+_FORMAT = 2
+_MARKER = "jupyter-apptainer-probe:"
+_SCRIPT = Path(__file__).with_name("probe_script.py")
+_MISSING = re.compile(r"executable file not found in \$PATH|stat \S+: no such file or directory")
+_UNREADABLE = re.compile(r"input/output error", re.IGNORECASE)
+_PYTHON = re.compile(r"/(python|pypy)(\d+(\.\d+)?)?t?$")
+_LIST_PYTHONS = 'IFS=:; for folder in $PATH; do for file in "$folder"/python* "$folder"/pypy*; do [ -x "$file" ] && echo "$file"; done; done; true'
+
+
+@dataclass(frozen=True)
+class ImageProbe:
+    """What a kernel would find in an image.
+
+    program: path of the command's program in the container. python, python_version, implementation: None where the
+    command is not a Python. ipykernel, debugpy, psutil, jupyter_client: versions, None where they are not installed.
+    problem: why ipykernel cannot be imported although it is there. start_files: what a start opens, in the order of
+    first use, absolute paths in the container. duration_s: how long the probe took.
+    """
+
+    program: str
+    python: str | None = None
+    python_version: str | None = None
+    implementation: str | None = None
+    ipykernel: str | None = None
+    debugpy: str | None = None
+    psutil: str | None = None
+    jupyter_client: str | None = None
+    problem: str | None = None
+    start_files: tuple[str, ...] = ()
+    duration_s: float = 0.0
+
+    @property
+    def has_debugger(self) -> bool:
+        """The kernel can be debugged: ipykernel needs debugpy for it."""
+        return self.ipykernel is not None and self.debugpy is not None
+
+    @property
+    def has_curve(self) -> bool:
+        """The kernel can encrypt its connection: ipykernel 7.3 brought CurveZMQ."""
+        return self.ipykernel is not None and _version_tuple(self.ipykernel) >= (7, 3)
+
+
+def is_python_command(command: Sequence[str]) -> bool:
+    """Say whether a kernel's command starts a Python."""
+    return os.path.basename(command[0]).startswith(("python", "pypy"))
+
+
+def probe_image(
+    engine: EngineInfo,
+    image: str,
+    command: Sequence[str],
+    places: Places,
+    environ: Mapping[str, str],
+    *,
+    options: ContainerOptions = PROBE_OPTIONS,
+    is_fresh: bool = False,
+) -> ImageProbe:
+    """Return what a kernel with `command` would find in `image`: from the cache, else by running it (a second or so).
+
+    options: binds and overlays that bring the program; overlays are mounted read-only. is_fresh: leave the cache alone.
+    Raises what `check_image` and `diagnose` find; ImageLacksPython and ProgramNotFound where the program does not exist.
+    A missing ipykernel is no error here.
+    """
+    identity = check_image(image)
+    if not is_fresh:
+        known = _load(engine, identity, command, places, options)
+        if known:
+            return known
+    probe, folders = _run(engine, image, command, environ, options)
+    _save(engine, identity, command, places, options, probe, folders)
+    return probe
+
+
+def load_probe(
+    engine: EngineInfo,
+    image: str,
+    command: Sequence[str],
+    places: Places,
+    *,
+    options: ContainerOptions = PROBE_OPTIONS,
+) -> ImageProbe | None:
+    """Return what an earlier probe of exactly this image found, None where there was none. Raises what `check_image` does."""
+    return _load(engine, check_image(image), command, places, options)
+
+
+# --- running
+
+
+def _run(
+    engine: EngineInfo, image: str, command: Sequence[str], environ: Mapping[str, str], options: ContainerOptions
+) -> tuple[ImageProbe, list[str]]:
+    variables = {"PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    env = build_engine_environment(environ, variables)
+    options = replace(options, overlays=tuple(overlay.removesuffix(":ro") + ":ro" for overlay in options.overlays))
+
+    def build(*argv: str) -> Command[Completed]:
+        return build_exec(engine, image, argv, env, options=options, cwd="/", timeout_s=PROBE_TIMEOUT_S)
+
+    if not is_python_command(command):
+        return _find_program(build("sh", "-c", 'command -v -- "$1"', "sh", command[0]), command[0], image), []
+    asked = build(*command[: _count_interpreter_words(command)], "-c", _SCRIPT.read_text(encoding="utf-8"))
+    completed = Runner().complete(asked)
+    answer = completed.stdout.rpartition("\n" + _MARKER)[2] if _MARKER in completed.stdout else ""
+    if answer:
+        return _parse_answer(answer, completed.duration_s)
+    error = _explain(asked, completed, image)
+    if completed.returncode == 0 or isinstance(error, ProgramNotFound):
+        found = _list_pythons(build("sh", "-c", _LIST_PYTHONS))
+        raise ImageLacksPython(
+            f"there is no {command[0]} in the image {image}"
+            if completed.returncode
+            else f"the program {command[0]} in the image {image} is not a Python",
+            hint=f"the image has {', '.join(found)}: name one of them in the kernel's command"
+            if found
+            else "use an image with Python and ipykernel, or name the kernel's program in the field command",
+            command=asked.render(),
+        )
+    raise error
+
+
+def _explain(asked: Command[Completed], completed: Completed, image: str) -> Exception:
+    # The script would fill the screen: the program's name says enough.
+    shown = Command(asked.argv[:-1], asked.env, asked.parse, asked.title).render()
+    error = diagnose(completed, title=asked.title, subject=image, shown=shown)
+    text = completed.stderr
+    if type(error) is CommandError and _MISSING.search(text) and not _UNREADABLE.search(text):
+        return ProgramNotFound(error.message, command=shown, returncode=completed.returncode, log_tail=error.log_tail)
+    return error
+
+
+def _find_program(asked: Command[Completed], program: str, image: str) -> ImageProbe:
+    completed = Runner().complete(asked)
+    if completed.returncode == 0:
+        return ImageProbe(completed.stdout.strip() or program, duration_s=completed.duration_s)
+    error = _explain(asked, completed, image)
+    if isinstance(error, ProgramNotFound):
+        # An image without a shell cannot be asked; the start will tell.
+        return ImageProbe(program, duration_s=completed.duration_s)
+    if completed.returncode in (1, 127):
+        raise ProgramNotFound(
+            f"there is no {program} in the image {image}", hint="correct the field command, or use another image"
+        )
+    raise error
+
+
+def _list_pythons(asked: Command[Completed]) -> list[str]:
+    completed = Runner().complete(asked)
+    lines = completed.stdout.splitlines() if completed.returncode == 0 else []
+    return [line for line in dict.fromkeys(lines) if _PYTHON.search(line)]
+
+
+def _count_interpreter_words(command: Sequence[str]) -> int:
+    """Return how many words of `python -I -X dev -m ipykernel_launcher` are the interpreter and its own options."""
+    count = 1
+    while count < len(command) and re.match(r"-[^mc-]", command[count]):
+        count += 2 if command[count] in ("-X", "-W") else 1
+    return count
+
+
+def _parse_answer(answer: str, duration_s: float) -> tuple[ImageProbe, list[str]]:
+    try:
+        record = json.loads(answer.split("\n", 1)[0])
+        folders = record.pop("folders")
+        record["start_files"] = tuple(record["start_files"])
+        return ImageProbe(program=record["python"], duration_s=duration_s, **record), folders
+    except (ValueError, KeyError, TypeError) as error:
+        raise LaunchError(f"unexpected answer of the probe: {error}", hint="please report this") from error
+
+
+def _version_tuple(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+
+
+# --- keeping
+
+
+def _load(
+    engine: EngineInfo, identity: ImageIdentity, command: Sequence[str], places: Places, options: ContainerOptions
+) -> ImageProbe | None:
+    key = _key(engine, identity, command, options)
+    try:
+        record: dict[str, Any] = json.loads(_path(places, key).read_text(encoding="utf-8"))
+        if record["key"] != key or record["folders"] != _stat_folders(identity, record["folders"]):
+            return None
+        probe = {field.name: record["probe"][field.name] for field in fields(ImageProbe)}
+        return ImageProbe(**{**probe, "start_files": tuple(probe["start_files"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _save(
+    engine: EngineInfo,
+    identity: ImageIdentity,
+    command: Sequence[str],
+    places: Places,
+    options: ContainerOptions,
+    probe: ImageProbe,
+    folders: Sequence[str],
+) -> None:
+    key = _key(engine, identity, command, options)
+    record = {"key": key, "folders": _stat_folders(identity, folders), "probe": asdict(probe)}
+    try:
+        make_private_dir(places.probes)
+        write_private_file(_path(places, key), json.dumps(record))
+    except OSError:
+        # A cache that cannot be written only costs time.
+        return
+
+
+def _key(engine: EngineInfo, identity: ImageIdentity, command: Sequence[str], options: ContainerOptions) -> str:
+    layers = [f"{overlay}:{_mtime_ns(overlay.removesuffix(':ro'))}" for overlay in options.overlays]
+    words = list(command[: _count_interpreter_words(command)])
+    return json.dumps([_FORMAT, identity.key, words, engine.flavour, engine.version_text, repr(options), layers])
+
+
+def _path(places: Places, key: str) -> Path:
+    return places.probes / f"image-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def _stat_folders(identity: ImageIdentity, folders: Sequence[str] | Mapping[str, int]) -> dict[str, int]:
+    """Note when the package folders of a sandbox changed: an installation into it does not touch its top folder."""
+    if identity.kind != "sandbox":
+        return {}
+    return {folder: _mtime_ns(identity.real_path + folder) for folder in folders}
+
+
+def _mtime_ns(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,115 @@
+# Runs inside the image, under any Python from 2.7 on, with nothing but the standard library: keep it plain.
+# Prints one line of JSON behind a marker: which Python this is, what a kernel needs and finds, and which files its
+# start opens, in the order of first use. `probe` sends this file's text and reads the answer.
+# mypy: ignore-errors
+import json
+import os
+import platform
+import sys
+
+MARKER = "jupyter-apptainer-probe:"
+# What a start of ipykernel imports, the last of them while it already runs. Each may be missing.
+START_MODULES = [
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+    "ipykernel.zmqshell",
+    "psutil",
+    "tornado.platform.asyncio",
+    "ipykernel.debugger",
+    "debugpy.server.api",
+    "IPython.core.debugger",
+    "IPython.core.oinspect",
+    "sqlite3",
+    "IPython.core.completerlib",
+    "IPython.extensions.storemagic",
+    "encodings.idna",
+]
+
+
+def list_mapped():
+    try:
+        with open("/proc/self/maps") as stream:
+            rows = [line.split(None, 5) for line in stream]
+    except (IOError, OSError):  # noqa: UP024
+        return []
+    return [row[5].rstrip("\n") for row in rows if len(row) == 6 and row[5].startswith("/")]
+
+
+def list_module_files():
+    found = []
+    for module in list(sys.modules.values()):
+        spec = getattr(module, "__spec__", None)
+        if getattr(spec, "origin", None) == "frozen":
+            continue
+        cached = getattr(spec, "cached", None)
+        source = getattr(module, "__file__", None)
+        if cached and os.path.isfile(cached):
+            found.append(cached)
+        elif source:
+            found.append(source)
+    return found
+
+
+def keep_files(paths):
+    seen = set()
+    kept = []
+    for path in paths:
+        path = os.path.abspath(path)
+        if path not in seen and os.path.isfile(path):
+            seen.add(path)
+            kept.append(path)
+    return kept
+
+
+def try_import(name):
+    try:
+        __import__(name)
+    except Exception as error:  # noqa: BLE001  # a package of the image may raise anything; it is reported
+        return error
+    return None
+
+
+def get_version(name):
+    module = sys.modules.get(name)
+    if module is None and try_import(name) is None:
+        module = sys.modules[name]
+    version = getattr(module, "__version__", None)
+    return version if version is None else str(version)
+
+
+def find_problem():
+    error = try_import("ipykernel")
+    if error is None:
+        error = try_import("ipykernel.kernelapp")
+    elif isinstance(error, ImportError) and str(error).replace("'", "") == "No module named ipykernel":
+        return None
+    if error is None:
+        return None
+    return "%s: %s" % (type(error).__name__, error)  # noqa: UP031
+
+
+def probe():
+    if "" in sys.path:
+        sys.path.remove("")
+    mapped = list_mapped()
+    problem = find_problem()
+    has_ipykernel = problem is not None or "ipykernel" in sys.modules
+    if has_ipykernel and problem is None:
+        for name in START_MODULES:
+            try_import(name)
+    return {
+        "python": sys.executable,
+        "python_version": "%d.%d.%d" % sys.version_info[:3],  # noqa: UP031
+        "implementation": platform.python_implementation(),
+        "ipykernel": (get_version("ipykernel") or "unknown") if has_ipykernel else None,
+        "debugpy": get_version("debugpy"),
+        "psutil": get_version("psutil"),
+        "jupyter_client": get_version("jupyter_client"),
+        "problem": problem,
+        "start_files": keep_files(mapped + list_module_files() + list_mapped()) if has_ipykernel else [],
+        "folders": [path for path in sys.path if os.path.isdir(path)],
+    }
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n" + MARKER + json.dumps(probe()) + "\n")

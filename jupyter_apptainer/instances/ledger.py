@@ -1,0 +1,48 @@
+"""The ledger: one small file for each instance that we started on this host, so that a later process can find and end it.
+
+Files have mode 0600 and are replaced atomically. The folder is named after the host, because homes are shared between hosts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ..places import Places, make_private_dir, write_private_file
+from .model import LedgerEntry
+
+
+def save_entry(places: Places, entry: LedgerEntry) -> Path:
+    """Write or replace the entry."""
+    make_private_dir(places.ledger)
+    return write_private_file(places.ledger / f"{entry.name}.json", json.dumps(entry.to_json(), indent=1))
+
+
+def load_entry(places: Places, name: str) -> LedgerEntry | None:
+    """Read one entry; None where there is none, or where the file is not one of ours."""
+    return _load(places.ledger / f"{name}.json")
+
+
+def remove_entry(places: Places, name: str) -> None:
+    """Forget an instance that is gone. Forgetting twice is no error."""
+    with suppress(FileNotFoundError):
+        (places.ledger / f"{name}.json").unlink()
+
+
+def iter_entries(places: Places) -> Iterator[LedgerEntry]:
+    """Yield all entries of this host, oldest first."""
+    try:
+        files = sorted(places.ledger.glob("jpa-*.json"))
+    except OSError:
+        return
+    entries = [entry for path in files if (entry := _load(path))]
+    yield from sorted(entries, key=lambda entry: entry.started_at)
+
+
+def _load(path: Path) -> LedgerEntry | None:
+    try:
+        return LedgerEntry.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,116 @@
+"""An instance that runs, and what the ledger remembers of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .process import ProcessIdentity
+
+# Programs that serve an instance's file systems. They outlive a starter that was killed, and then hold the overlay's lock.
+# In the order in which they must end: the one on top first, so that the ext3 image is written back and left clean.
+FUSE_HELPERS = ("fuse-overlayfs", "fuse2fs", "gocryptfs", "squashfuse_ll", "squashfuse")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A running instance.
+
+    init: PID 1 of the container (the engine's appinit). starter: its parent ("Apptainer instance: …"), which unmounts when init
+    ends and must never be killed itself. pid_namespace, mount_namespace: inode numbers, of init and of the starter (where the
+    FUSE helpers live). record_path: the engine's own file about it; log_paths: what its main process prints.
+    """
+
+    name: str
+    image: str
+    init: ProcessIdentity
+    starter: ProcessIdentity
+    pid_namespace: int
+    mount_namespace: int
+    record_path: str
+    log_paths: tuple[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the ledger."""
+        return {
+            "name": self.name,
+            "image": self.image,
+            "init": self.init.to_json(),
+            "starter": self.starter.to_json(),
+            "pid_namespace": self.pid_namespace,
+            "mount_namespace": self.mount_namespace,
+            "record_path": self.record_path,
+            "log_paths": list(self.log_paths),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Instance:
+        """From the ledger."""
+        out, err = record["log_paths"]
+        return cls(
+            name=record["name"],
+            image=record["image"],
+            init=ProcessIdentity.from_json(record["init"]),
+            starter=ProcessIdentity.from_json(record["starter"]),
+            pid_namespace=record["pid_namespace"],
+            mount_namespace=record["mount_namespace"],
+            record_path=record["record_path"],
+            log_paths=(out, err),
+        )
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """What we remember of one instance, from before its start until after its end.
+
+    owner: the process that started it and will stop it; once that is gone, the janitor may. instance: None while it starts.
+    directories: folders of ours that go with it. overlays: image files that it has mounted for writing.
+    record_dir, log_dir: where the engine keeps its file about the instance and its logs, known before the start.
+    """
+
+    name: str
+    image: str
+    owner: ProcessIdentity
+    kernel_id: str
+    label: str
+    started_at: float
+    record_dir: str
+    log_dir: str
+    directories: tuple[str, ...] = ()
+    overlays: tuple[str, ...] = ()
+    instance: Instance | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For the ledger's file."""
+        return {
+            "version": 1,
+            "name": self.name,
+            "image": self.image,
+            "owner": self.owner.to_json(),
+            "kernel_id": self.kernel_id,
+            "label": self.label,
+            "started_at": self.started_at,
+            "record_dir": self.record_dir,
+            "log_dir": self.log_dir,
+            "directories": list(self.directories),
+            "overlays": list(self.overlays),
+            "instance": self.instance.to_json() if self.instance else None,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> LedgerEntry:
+        """From the ledger's file. Raises KeyError, TypeError or ValueError for anything that we did not write."""
+        return cls(
+            name=record["name"],
+            image=record["image"],
+            owner=ProcessIdentity.from_json(record["owner"]),
+            kernel_id=record["kernel_id"],
+            label=record["label"],
+            started_at=record["started_at"],
+            record_dir=record["record_dir"],
+            log_dir=record["log_dir"],
+            directories=tuple(record["directories"]),
+            overlays=tuple(record["overlays"]),
+            instance=Instance.from_json(record["instance"]) if record["instance"] else None,
+        )

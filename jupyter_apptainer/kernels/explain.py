@@ -1,0 +1,128 @@
+"""A launch plan as a shell script: what a start does, in the order in which it does it, with the reason for each line.
+
+The script can be run by hand. Secrets are not in it: they are taken from variables of the shell that runs it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ..engine.command import REDACTED, redact_argv
+from .plan import LaunchPlan, PlannedFile
+
+_HERE = Path(__file__).parent
+_FLAGS_WITH_VALUE = frozenset({"--mount", "--overlay", "--workdir", "--home", "--network", "--pwd"})
+
+
+def render_plan(plan: LaunchPlan, *, unset: Sequence[str] = ()) -> str:
+    """Return the script for `plan`. unset: variables of the environment that would bend what the engine does."""
+    return "\n".join(_iter_lines(plan, unset)) + "\n"
+
+
+def build_report(plan: LaunchPlan) -> dict[str, object]:
+    """Return `plan` for programs, without secrets."""
+    report = asdict(plan)
+    report["env"] = [
+        {
+            "name": entry.name,
+            "value": REDACTED if _is_hidden(entry.name, entry.value) else entry.value,
+            "why": entry.why,
+        }
+        for entry in plan.env
+    ]
+    report["instance_argv"] = redact_argv(plan.instance_argv)
+    report["kernel_argv"] = redact_argv(plan.kernel_argv)
+    report["kernel_command"] = redact_argv(plan.kernel_command)
+    report["options"]["extra"] = redact_argv(plan.options.extra)
+    return report
+
+
+def _iter_lines(plan: LaunchPlan, unset: Sequence[str]) -> Iterator[str]:
+    engine = plan.engine
+    yield "#!/bin/sh"
+    yield f"# The start of a kernel in {_in_comment(plan.image)}, as it would happen now."
+    yield f"# Engine: {engine.flavour} {engine.version_text}, {engine.path} (from {engine.origin})."
+    for warning in plan.warnings:
+        yield f"# Warning: {_in_comment(warning)}"
+    yield "set -eu"
+    yield "umask 077"
+    yield ""
+    yield "# Variables that would change what the engine does, whatever its flags say."
+    yield "unset " + " ".join(shlex.quote(name) for name in unset) if unset else "# (none is set)"
+    yield ""
+    yield "# Folders of this kernel; they go with it."
+    yield f"mkdir -p {shlex.quote(plan.private_dir)} {shlex.quote(plan.scratch_dir)}"
+    if any(planned.kind == "mountpoint" for planned in plan.files):
+        # The engine cannot make a place to mount at inside a folder that is itself mounted.
+        yield 'mountpoint() { if [ -d "$1" ]; then mkdir -p "$2"; else mkdir -p "$(dirname "$2")"; touch "$2"; fi; }'
+    for planned in plan.files:
+        yield from _iter_file_lines(planned)
+    for word in plan.kernel_command:
+        script = Path(word)
+        if script.parent == Path(plan.private_dir) and (_HERE / script.name).is_file():
+            yield f"cp {shlex.quote(str(_HERE / script.name))} {shlex.quote(word)}  # makes the kernel lead a session"
+    yield ""
+    yield "# What the kernel sees as variables: the engine hands APPTAINERENV_NAME on as NAME."
+    for entry in plan.env:
+        yield _env_line(entry.name, entry.value, entry.why)
+    yield ""
+    yield "# What the kernel sees of the host:"
+    for bind in plan.binds:
+        yield f"#   {_in_comment(bind.destination)} is {_in_comment(bind.source)} ({bind.mode}): {_in_comment(bind.why)}"
+    yield ""
+    stop = shlex.join((engine.path, "instance", "stop", plan.instance_name))
+    remove = shlex.join(("rm", "-rf", plan.private_dir, plan.scratch_dir))
+    yield "# At the end, whatever it is, container and folders go."
+    yield f"trap {shlex.quote(f'{stop}; {remove}')} EXIT"
+    yield ""
+    yield "# The container. It stays while kernels in it come and go."
+    yield _render_command(plan.instance_argv)
+    yield ""
+    yield "# The kernel. Where there is no connection file, ipykernel makes one; in another terminal then:"
+    yield f"#   jupyter console --existing {shlex.quote(plan.connection_file)}"
+    yield _render_command(plan.kernel_argv)
+
+
+def _iter_file_lines(planned: PlannedFile) -> Iterator[str]:
+    path = shlex.quote(planned.path)
+    why = f"  # {_in_comment(planned.why)}"
+    target = shlex.quote(planned.target)
+    if planned.kind == "link":
+        yield f"ln -sfn {target} {path}{why}"
+    elif planned.kind == "mountpoint":
+        yield f"mountpoint {target} {path}{why}"
+    else:
+        yield f"mkdir -p {path}{why}"
+
+
+def _env_line(name: str, value: str, why: str) -> str:
+    variable = f"APPTAINERENV_{name}"
+    if _is_hidden(name, value):
+        return f'export {variable}="${{{name}-}}"  # {_in_comment(why)}; a secret: taken from your own {name}'
+    return f"export {variable}={shlex.quote(value)}  # {_in_comment(why)}"
+
+
+def _is_hidden(name: str, value: str) -> bool:
+    word = f"{name}={value}"
+    return redact_argv([word]) != [word]
+
+
+def _render_command(argv: Sequence[str]) -> str:
+    """Render a command: the program and its words, a line for each flag with its value, and what it is about."""
+    words = [shlex.quote(word) for word in redact_argv(list(argv))]
+    first = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+    lines = [" ".join(words[:first])]
+    while first < len(words) and words[first].startswith("--"):
+        count = 2 if words[first] in _FLAGS_WITH_VALUE else 1
+        lines.append(" ".join(words[first : first + count]))
+        first += count
+    if first < len(words):
+        lines.append(" ".join(words[first:]))
+    return " \\\n    ".join(lines)
+
+
+def _in_comment(text: str) -> str:
+    return " ".join(text.split("\n"))

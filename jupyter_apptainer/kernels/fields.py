@@ -1,0 +1,329 @@
+"""The grammar of each field of a kernel's configuration: how it is read, written, and described in the JSON schema.
+
+One row of `FIELDS` for each field of `ContainerSpec`; `spec` puts them together. Readers never raise: they note what is
+wrong in a `Problems`, so that one error can name it all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..engine.command import REDACTED, is_secret_name
+from ..errors import SpecError
+from .wishes import BindWish, OverlayWish
+
+URI_SCHEMES = ("docker", "oras", "library")
+PLACEHOLDER = "{connection_file}"
+
+# The same patterns judge in the schema; they use what Python and ECMAScript have in common.
+_PLAIN = r"[^\x00\n]"
+_WORD = r"(?:\\.|[^:\\\x00\n])"
+IMAGE_PATTERN = rf"^(?:(?:{'|'.join(URI_SCHEMES)})://{_PLAIN}+|(?![A-Za-z][A-Za-z0-9+.-]*://)(?!.*@sha256:){_PLAIN}+)$"
+BIND_PATTERN = rf"^{_WORD}+(?::/{_WORD}*(?::(?:ro|rw))?)?$"
+OVERLAY_PATTERN = rf"^(?:tmpfs|(?!(?:tmpfs|auto)(?::|$)){_WORD}+(?::ro)?)$"
+HOME_PATTERN = rf"^(?:host|none|[/~$.]{_PLAIN}*)$"
+INHERIT_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*\*?$"
+NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+_URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_SHOWN_CHARACTERS = 100
+
+# Fields of later versions, with the values that ask for nothing.
+UNBUILT: Mapping[str, tuple[object, ...]] = {
+    "resources": ({}, None),
+    "instance": ("kernel",),
+    "preload": ([], None),
+    "scheduler": (None,),
+}
+
+
+class Problems:
+    """What is wrong with a configuration, one line each."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, path: str, value: object, expected: str) -> None:
+        """Note that `value` of the field at `path` is not what was expected."""
+        self.lines.append(f"{path}: {_show(path, value)}, expected {expected}")
+
+    def add_missing(self, path: str, expected: str) -> None:
+        """Note that a field is not there."""
+        self.lines.append(f"{path}: missing, expected {expected}")
+
+    def add_unknown(self, path: str, value: object, known: Sequence[str]) -> None:
+        """Note a field that does not exist, with the nearest one that does."""
+        near = difflib.get_close_matches(path, known, n=1)
+        expected = f"{near[0]} (unknown field)" if near else f"one of the fields {', '.join(known)}"
+        self.lines.append(f"{path}: {_show(path, value)}, expected {expected}")
+
+    def to_error(self, origin: str) -> SpecError:
+        """Return the error that says it all."""
+        if len(self.lines) == 1:
+            return SpecError(f"{origin} is wrong: {self.lines[0]}", hint=_HINT)
+        listing = "\n".join(f"  {line}" for line in self.lines)
+        return SpecError(f"{origin} has {len(self.lines)} wrong fields:\n{listing}", hint=_HINT)
+
+
+_HINT = "`jupyter apptainer kernel add --help` describes the fields; `jupyter apptainer kernel edit NAME` changes them"
+
+Parse = Callable[[str, object, Problems], Any]
+
+
+@dataclass(frozen=True)
+class FieldRow:
+    """One field: `parse` reads a JSON value, `write` makes one, `schema` and `description` tell others about it."""
+
+    description: str
+    schema: Mapping[str, object]
+    parse: Parse
+    write: Callable[[Any], object] = lambda value: value
+
+
+def is_uri(image: str) -> bool:
+    """Say whether an image is named by a URI and not by a path."""
+    return bool(_URI.match(image))
+
+
+def split_words(text: str) -> list[str]:
+    r"""Split at colons; `\:` is a colon within a word and `\\` a backslash."""
+    parts = [""]
+    position = 0
+    while position < len(text):
+        char = text[position]
+        if char == "\\" and text[position + 1 : position + 2] in (":", "\\"):
+            position += 1
+            parts[-1] += text[position]
+        elif char == ":":
+            parts.append("")
+        else:
+            parts[-1] += char
+        position += 1
+    return parts
+
+
+def join_words(*words: str) -> str:
+    """The reverse of `split_words`."""
+    return ":".join(word.replace("\\", "\\\\").replace(":", "\\:") for word in words)
+
+
+def parse_bind(path: str, value: object, problems: Problems) -> BindWish | None:
+    """Read `SRC[:DEST[:ro|rw]]`."""
+    expected = r"SRC, SRC:DEST or SRC:DEST:ro with an absolute DEST (a colon within a path is written \:)"
+    if not isinstance(value, str) or not re.fullmatch(BIND_PATTERN, value):
+        problems.add(path, value, expected)
+        return None
+    source, *rest = split_words(value)
+    return BindWish(source, rest[0] if rest else None, "ro" if rest[1:] == ["ro"] else "rw")
+
+
+def format_bind(bind: BindWish) -> str:
+    """Write a bind as `parse_bind` reads it."""
+    if bind.mode == "ro":
+        return join_words(bind.source, bind.destination or bind.source, "ro")
+    return join_words(bind.source, *([bind.destination] if bind.destination else []))
+
+
+def parse_overlay(path: str, value: object, problems: Problems) -> OverlayWish | None:
+    """Read `FILE[:ro]` or `tmpfs`."""
+    if isinstance(value, str) and split_words(value)[0] == "auto":
+        problems.add(path, value, "FILE, FILE:ro or tmpfs: automatic overlays are not available in this version")
+        return None
+    if not isinstance(value, str) or not re.fullmatch(OVERLAY_PATTERN, value):
+        problems.add(path, value, r"FILE, FILE:ro or tmpfs (a colon within a path is written \:)")
+        return None
+    if value == "tmpfs":
+        return OverlayWish("tmpfs")
+    file, *rest = split_words(value)
+    return OverlayWish("file", file, is_read_only=bool(rest))
+
+
+def format_overlay(overlay: OverlayWish) -> str:
+    """Write an overlay as `parse_overlay` reads it."""
+    if overlay.kind == "tmpfs":
+        return "tmpfs"
+    return join_words(overlay.path, "ro") if overlay.is_read_only else join_words(overlay.path)
+
+
+def _show(path: str, value: object) -> str:
+    name = path.removeprefix("env.")
+    if name != path and is_secret_name(name):
+        return REDACTED
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def _parse_image(path: str, value: object, problems: Problems) -> str:
+    if isinstance(value, str) and re.fullmatch(IMAGE_PATTERN, value):
+        return value
+    expected = "the path of a .sif file or of a sandbox folder, or a URI docker://, oras:// or library://"
+    if isinstance(value, str) and "@sha256:" in value and not is_uri(value):
+        expected = "a path without @sha256: checking a file's digest is not available in this version"
+    problems.add(path, value, expected)
+    return ""
+
+
+def _parse_nv(path: str, value: object, problems: Problems) -> object:
+    if value != "auto" and not isinstance(value, bool):
+        problems.add(path, value, '"auto", true or false')
+    return value
+
+
+def _parse_flag(path: str, value: object, problems: Problems) -> object:
+    if not isinstance(value, bool):
+        problems.add(path, value, "true or false")
+    return value
+
+
+def _choice(*choices: str) -> Parse:
+    def parse(path: str, value: object, problems: Problems) -> object:
+        if value not in choices:
+            problems.add(path, value, " or ".join(f'"{choice}"' for choice in choices))
+        return value
+
+    return parse
+
+
+def _parse_home(path: str, value: object, problems: Problems) -> object:
+    if not isinstance(value, str) or not re.fullmatch(HOME_PATTERN, value):
+        problems.add(path, value, '"host", "none", or a folder that begins with /, ~, $ or .')
+    return value
+
+
+def _parse_env(path: str, value: object, problems: Problems) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        problems.add(path, value, 'an object of names and values, as in {"OMP_NUM_THREADS": "4"}')
+        return {}
+    for name, content in value.items():
+        if not re.fullmatch(NAME_PATTERN, str(name)):
+            problems.add(f"{path}.{name}", content, "a name of letters, digits and underscores, not a digit first")
+        elif isinstance(content, bool | int | float):
+            quoted = json.dumps(json.dumps(content))
+            problems.add(f"{path}.{name}", content, f"a string: quote it, {quoted}")
+        elif not isinstance(content, str) or "\0" in content:
+            problems.add(f"{path}.{name}", content, "a string without null characters")
+    return dict(value)
+
+
+def _list_of(parse_item: Callable[[str, object, Problems], Any]) -> Parse:
+    def parse(path: str, value: object, problems: Problems) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            problems.add(path, value, "a list")
+            return ()
+        return tuple(parse_item(f"{path}[{index}]", item, problems) for index, item in enumerate(value))
+
+    return parse
+
+
+def _parse_word(path: str, value: object, problems: Problems) -> object:
+    if not isinstance(value, str) or "\0" in value:
+        problems.add(path, value, "a string without null characters")
+    return value
+
+
+def _parse_inherited(path: str, value: object, problems: Problems) -> object:
+    if not isinstance(value, str) or not re.fullmatch(INHERIT_PATTERN, value):
+        problems.add(path, value, "the name of a variable, or the beginning of names and a star: PREFIX_*")
+    return value
+
+
+def _parse_overlays(path: str, value: object, problems: Problems) -> tuple[OverlayWish | None, ...]:
+    overlays: tuple[OverlayWish | None, ...] = _list_of(parse_overlay)(path, value, problems)
+    if sum(overlay is not None and not overlay.is_read_only for overlay in overlays) > 1:
+        problems.add(path, value, "at most one overlay that can be written to: add :ro to the others")
+    return overlays
+
+
+def _parse_command(path: str, value: object, problems: Problems) -> tuple[object, ...]:
+    before = len(problems.lines)
+    words: tuple[object, ...] = _list_of(_parse_word)(path, value, problems)
+    if len(problems.lines) > before:
+        return words
+    if not words or not words[0] or not any(PLACEHOLDER in str(word) for word in words):
+        problems.add(path, value, f"a program and its arguments, one of which contains {PLACEHOLDER}")
+    return words
+
+
+def _parse_extra_flags(path: str, value: object, problems: Problems) -> tuple[object, ...]:
+    flags: tuple[object, ...] = _list_of(_parse_word)(path, value, problems)
+    if flags and isinstance(flags[0], str) and not flags[0].startswith("-"):
+        problems.add(f"{path}[0]", flags[0], "a flag, beginning with a dash")
+    return flags
+
+
+_WORDS: Mapping[str, object] = {"type": "string", "pattern": r"^[^\x00]*$"}
+
+FIELDS: Mapping[str, FieldRow] = {
+    "image": FieldRow(
+        "The image: path of a .sif file or sandbox folder (~, $VAR; relative to the kernel.json), or a URI to be pulled.",
+        {"type": "string", "pattern": IMAGE_PATTERN},
+        _parse_image,
+    ),
+    "nv": FieldRow(
+        "NVIDIA GPUs in the container; auto: where this machine has one.", {"enum": ["auto", True, False]}, _parse_nv
+    ),
+    "rocm": FieldRow("AMD GPUs in the container.", {"type": "boolean"}, _parse_flag),
+    "binds": FieldRow(
+        r"Host paths to see in the container, SRC[:DEST[:ro|rw]]; a colon within a path is written \:.",
+        {"type": "array", "items": {"type": "string", "pattern": BIND_PATTERN}},
+        _list_of(parse_bind),
+        lambda binds: [format_bind(bind) for bind in binds],
+    ),
+    "overlays": FieldRow(
+        "Layers above the image: FILE (kept), FILE:ro, or tmpfs (in memory); at most one can be written to.",
+        {
+            "type": "array",
+            "items": {"type": "string", "pattern": OVERLAY_PATTERN},
+            "contains": {"not": {"pattern": ":ro$"}},
+            "minContains": 0,
+            "maxContains": 1,
+        },
+        _parse_overlays,
+        lambda overlays: [format_overlay(overlay) for overlay in overlays],
+    ),
+    "env": FieldRow(
+        "Variables of the kernel.",
+        {"type": "object", "propertyNames": {"pattern": NAME_PATTERN}, "additionalProperties": _WORDS},
+        _parse_env,
+        dict,
+    ),
+    "inherit_env": FieldRow(
+        "Variables taken over from the server besides the usual ones: NAME or PREFIX_*.",
+        {"type": "array", "items": {"type": "string", "pattern": INHERIT_PATTERN}},
+        _list_of(_parse_inherited),
+        list,
+    ),
+    "home": FieldRow(
+        "The home folder in the container: host (the real one), none, or another folder of the host.",
+        {"type": "string", "pattern": HOME_PATTERN},
+        _parse_home,
+    ),
+    "isolation": FieldRow(
+        "How much of the host is hidden: default, contain, or containall (own processes and environment too).",
+        {"enum": ["default", "contain", "containall"]},
+        _choice("default", "contain", "containall"),
+    ),
+    "command": FieldRow(
+        f"Program of the image that is the kernel, and its arguments; {PLACEHOLDER} is filled in.",
+        {
+            "type": "array",
+            "items": _WORDS,
+            "prefixItems": [{"minLength": 1}],
+            "contains": {"type": "string", "pattern": r"\{connection_file\}"},
+        },
+        _parse_command,
+        list,
+    ),
+    "network": FieldRow("host, or none for no network at all.", {"enum": ["host", "none"]}, _choice("host", "none")),
+    "extra_flags": FieldRow(
+        "Further flags of the engine, as typed.",
+        {"type": "array", "items": _WORDS, "prefixItems": [{"pattern": "^-"}]},
+        _parse_extra_flags,
+        list,
+    ),
+}

@@ -1,0 +1,30 @@
+"""Paths of the container as the host has them, by the table of binds."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+
+from .plan import LaunchPlan
+
+
+def map_to_host(path: str, plan: LaunchPlan) -> str | None:
+    """Return the host's path of a file in the container, or None where the host has none: it is in the image.
+
+    Relative paths are taken from the kernel's working directory.
+    """
+    absolute = posixpath.normpath(posixpath.join(plan.cwd, path))
+    for bind in sorted(plan.binds, key=lambda bind: len(bind.destination), reverse=True):
+        if absolute == bind.destination or absolute.startswith(bind.destination.rstrip("/") + "/"):
+            inside = posixpath.relpath(absolute, bind.destination)
+            found = bind.source if inside == "." else posixpath.join(bind.source, inside)
+            return found if os.path.exists(found) else None
+    home = os.path.expanduser("~")
+    if plan.options.home:
+        source, _, home = plan.options.home.rpartition(":")
+    else:
+        source = home
+    if absolute.startswith(home + "/"):
+        found = posixpath.join(source, posixpath.relpath(absolute, home))
+        return found if os.path.exists(found) else None
+    return None

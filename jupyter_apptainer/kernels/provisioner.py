@@ -1,0 +1,216 @@
+"""`apptainer-provisioner`: what JupyterLab, Notebook, nbclient, papermill and every other user of jupyter_client come through.
+
+Thin: jupyter_client's calls are translated for `ContainerKernel`, errors for Jupyter's dialog. Only `cleanup(restart=False)`
+ends the instance: `kill` and `terminate` do not learn whether a restart is meant (jupyter_client#1061).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import zmq
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+from traitlets import Dict
+from traitlets.config import Config
+
+from ..config import ApptainerConfig, load_config
+from ..errors import ApptainerError, ConnectionImpossible
+from ..instances.janitor import sweep
+from ..places import find_places
+from .connection import build_ipc_prefix
+from .container import ContainerKernel
+from .paths import map_to_host
+from .prepare import Preparation, prepare_launch
+
+
+class ApptainerProvisioner(KernelProvisionerBase):
+    """Runs a kernel in an Apptainer instance. The fields of its `config` in kernel.json are described in the reference."""
+
+    container: Dict[str, Any] = Dict(help="The container's configuration, as kernel.json has it.")
+
+    def __init__(self, **kwargs: Any) -> None:
+        # jupyter_client passes the config as keyword arguments. They become one trait, checked as a whole at the start, so that
+        # a wrong field is reported in a message and not as a traceback from traitlets.
+        known = {"kernel_id", "kernel_spec", "parent", "config", "log", "container"}
+        container = {name: kwargs.pop(name) for name in list(kwargs) if name not in known}
+        super().__init__(**kwargs, container=container)
+        self.kernel: ContainerKernel | None = None
+        self.connection_info: KernelConnectionInfo = {}
+        self._preparation: Preparation | None = None
+        self._is_done = False
+        merged = load_config()
+        merged.merge(self.config if isinstance(self.config, Config) else Config())
+        self.settings = ApptainerConfig(config=merged)
+
+    # --- what jupyter_client calls before and during the start
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Check everything, make the plan (at the first start), and set up the connection."""
+        kwargs.pop("extra_arguments", None) if self._preparation else None
+        extra = kwargs.pop("extra_arguments", None) or []
+        encryption = kwargs.pop("transport_encryption", None)
+        kwargs = await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
+        try:
+            if self._preparation is None:
+                self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra)
+                self._connect(self._preparation, encryption)
+        except ApptainerError as error:
+            raise self._for_dialog(error) from error
+        manager: Any = self.parent
+        manager.write_connection_file(jupyter_session=kwargs.get("env", {}).get("JPY_SESSION_NAME", ""))
+        self.connection_info = manager.get_connection_info()
+        # In message mode jupyter_client would send its interrupt past us. From the host we reach the kernel and its children
+        # exactly once, also while a C extension holds the interpreter's lock and listens to nothing but signals.
+        self.kernel_spec.interrupt_mode = "signal"
+        return kwargs
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Start the instance where none runs, and the kernel in it; return when the kernel listens."""
+        preparation = self._preparation
+        assert preparation is not None
+        if self.kernel is None:
+            probe = preparation.probe
+            self.kernel = ContainerKernel(
+                preparation.plan,
+                places=preparation.places,
+                folders=preparation.folders,
+                environ=os.environ,
+                label=preparation.environ.get("JPY_SESSION_NAME") or self.kernel_spec.display_name,
+                log=self.log,
+                read_ahead=probe.start_files if probe and self.settings.read_ahead else (),
+            )
+        for warning in preparation.plan.warnings:
+            self.log.warning("Container kernel %s: %s", self.kernel_id, warning)
+        try:
+            await self.kernel.start(self.connection_info, timeout_s=self.settings.start_timeout_s)
+        except ApptainerError as error:
+            await self._give_up()
+            raise self._for_dialog(error) from error
+        except asyncio.CancelledError:
+            await self._give_up()
+            raise
+        self._is_done = False
+        self.log.info(
+            "Kernel %s runs in %s (%s)",
+            self.kernel_id,
+            self.kernel.plan.instance_name,
+            ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self.kernel.phases.items()),
+        )
+        return self.connection_info
+
+    def _prepare(self, kwargs: dict[str, Any], extra: list[str]) -> Preparation:
+        for leftover in sweep(find_places()):
+            self.log.warning("Ended %s: %s", leftover.entry.name, leftover.reason)
+        return prepare_launch(
+            self.container,
+            settings=self.settings,
+            kernel_id=self.kernel_id or "",
+            cwd=os.path.abspath(kwargs.get("cwd") or os.getcwd()),
+            environ=kwargs["env"],
+            base_dir=self.kernel_spec.resource_dir or os.getcwd(),
+            kernelspec_env=self.kernel_spec.env,
+            extra_arguments=extra,
+        )
+
+    def _connect(self, preparation: Preparation, encryption: str | bool | None) -> None:
+        """Choose sockets or encrypted ports, and tell the kernel manager."""
+        manager: Any = self.parent
+        manager.cache_ports = False
+        wants_tcp = self.settings.transport == "tcp"
+        if not wants_tcp:
+            manager.transport = "ipc"
+            manager.ip = build_ipc_prefix(preparation.plan.private_dir)
+        policy = encryption if encryption is not None else getattr(manager, "transport_encryption", "disabled")
+        probe = preparation.probe
+        can_encrypt = probe is None or probe.has_curve
+        if wants_tcp and not can_encrypt:
+            found = probe.ipykernel if probe else "none"
+            raise ConnectionImpossible(
+                f"tcp was asked for, but the image's ipykernel ({found}) cannot encrypt it, and an open port is never used",
+                hint="use ipykernel 7.3 or newer in the image, or `ApptainerConfig.transport = 'ipc'`",
+            )
+        if policy == "required" and not can_encrypt:
+            raise ConnectionImpossible(
+                "this server requires encrypted kernel connections, and the image's ipykernel cannot encrypt",
+                hint="use ipykernel 7.3 or newer in the image",
+            )
+        if (wants_tcp or policy in ("required", "auto", True)) and can_encrypt and manager.curve_publickey is None:
+            manager.curve_publickey, manager.curve_secretkey = zmq.curve_keypair()
+
+    def _for_dialog(self, error: ApptainerError) -> RuntimeError:
+        """jupyter_server shows the exception's text in its dialog, with per cent signs doubled, so there are none in it."""
+        self.log.error("%s", error.render())
+        return RuntimeError(error.render())
+
+    async def _give_up(self) -> None:
+        if self.kernel is not None:
+            await self.kernel.stop()
+            self.kernel = None
+        self._preparation = None
+        manager: Any = self.parent
+        manager.cleanup_connection_file()
+
+    # --- while it runs
+
+    @property
+    def has_process(self) -> bool:
+        """A kernel was launched and its end has not been collected yet."""
+        return self.kernel is not None and self.kernel.process is not None and not self._is_done
+
+    async def poll(self) -> int | None:
+        """None while the kernel runs, else its exit status."""
+        return self.kernel.poll() if self.kernel and self.has_process else 0
+
+    async def wait(self) -> int | None:
+        """Wait for the kernel's end; afterwards `has_process` is False."""
+        if self.kernel is None or not self.has_process:
+            return 0
+        returncode = await self.kernel.wait()
+        self._is_done = True
+        return returncode
+
+    async def send_signal(self, signum: int) -> None:
+        """Deliver a signal to the kernel and its children, once each; never to the engine's process."""
+        if self.kernel is not None and self.has_process:
+            self.kernel.send_signal(signum)
+
+    async def kill(self, restart: bool = False) -> None:
+        """End the kernel and what it started. The instance stays: a restart may follow."""
+        if self.kernel is not None:
+            self.kernel.kill()
+
+    async def terminate(self, restart: bool = False) -> None:
+        """Ask the kernel to end."""
+        await self.send_signal(15)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """End the instance and remove its files, unless a restart follows. May be called before any start."""
+        if restart or self.kernel is None:
+            return
+        kernel, self.kernel = self.kernel, None
+        self._preparation = None
+        await kernel.stop()
+
+    # --- information
+
+    def resolve_path(self, path: str) -> str | None:
+        """Translate a path of the container into the host's, so that a click in a traceback opens the file."""
+        if self._preparation is None:
+            return None
+        return map_to_host(path, self._preparation.plan)
+
+    async def get_provisioner_info(self) -> dict[str, Any]:
+        """What a later process needs to find this kernel."""
+        info: dict[str, Any] = await super().get_provisioner_info()
+        info["container"] = dict(self.container)
+        if self._preparation is not None:
+            info["instance_name"] = self._preparation.plan.instance_name
+        return info
+
+    async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
+        """Take up what `get_provisioner_info` gave."""
+        await super().load_provisioner_info(provisioner_info)
+        self.container = provisioner_info["container"]

@@ -1,0 +1,24 @@
+"""The parts of a wish that have more than one word: a bind and an overlay, as a kernel's configuration asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class BindWish:
+    """`SRC[:DEST[:ro|rw]]`; destination None means the same path."""
+
+    source: str
+    destination: str | None = None
+    mode: Literal["rw", "ro"] = "rw"
+
+
+@dataclass(frozen=True)
+class OverlayWish:
+    """kind "file": `path`, read-only or not; kind "tmpfs": a writable layer in memory that goes with the instance."""
+
+    kind: Literal["file", "tmpfs"]
+    path: str = ""
+    is_read_only: bool = False

@@ -1,0 +1,1 @@
+"""Overlays: the writable layers of an image. Who holds one."""

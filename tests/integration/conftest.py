@@ -1,0 +1,191 @@
+"""Real kernels in real instances, through jupyter_client as every front end uses it."""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+from jupyter_core.paths import jupyter_data_dir
+
+from jupyter_apptainer.instances.ledger import iter_entries
+from jupyter_apptainer.instances.model import Instance, LedgerEntry
+from jupyter_apptainer.kernels.kernelspecs import add_kernelspec
+from jupyter_apptainer.kernels.provisioner import ApptainerProvisioner
+from jupyter_apptainer.kernels.spec import parse_container_spec
+from jupyter_apptainer.places import Places
+
+TIMEOUT_S = 60.0
+
+
+@dataclass
+class Reply:
+    """What one cell gave: the reply's status, what it printed, the error's name, how many errors there were."""
+
+    status: str
+    text: str = ""
+    ename: str = ""
+    evalue: str = ""
+    errors: int = 0
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RunningKernel:
+    """A kernel with a connected client."""
+
+    manager: KernelManager
+    client: BlockingKernelClient
+
+    @property
+    def provisioner(self) -> ApptainerProvisioner:
+        assert isinstance(self.manager.provisioner, ApptainerProvisioner)
+        return self.manager.provisioner
+
+    @property
+    def instance(self) -> Instance:
+        kernel = self.provisioner.kernel
+        assert kernel is not None
+        assert kernel.instance is not None
+        return kernel.instance
+
+    def begin(self, code: str) -> str:
+        """Send a cell and wait until the kernel is busy with it."""
+        msg_id = self.client.execute(code)
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            message = self.client.get_iopub_msg(timeout=TIMEOUT_S)
+            if message["parent_header"].get("msg_id") == msg_id and message["msg_type"] == "execute_input":
+                return str(msg_id)
+        raise AssertionError("the kernel did not begin")
+
+    def wait_text(self, msg_id: str, text: str) -> None:
+        """Wait until the cell has printed `text`."""
+        seen = ""
+        while text not in seen:
+            message = self.client.get_iopub_msg(timeout=TIMEOUT_S)
+            if message["parent_header"].get("msg_id") == msg_id and message["msg_type"] == "stream":
+                seen += message["content"]["text"]
+
+    def finish(self, msg_id: str, timeout_s: float = TIMEOUT_S) -> Reply:
+        """Collect what the cell gives until it is idle."""
+        reply = Reply(status="")
+        while True:
+            message = self.client.get_iopub_msg(timeout=timeout_s)
+            if message["parent_header"].get("msg_id") != msg_id:
+                continue
+            content = message["content"]
+            match message["msg_type"]:
+                case "stream":
+                    reply.text += content["text"]
+                case "error":
+                    reply.errors += 1
+                    reply.ename, reply.evalue = content["ename"], content["evalue"]
+                case "execute_result" | "display_data":
+                    reply.data.update(content["data"])
+                case "status" if content["execution_state"] == "idle":
+                    break
+        shell = self.client.get_shell_msg(timeout=timeout_s)
+        while shell["parent_header"].get("msg_id") != msg_id:
+            shell = self.client.get_shell_msg(timeout=timeout_s)
+        reply.status = shell["content"]["status"]
+        return reply
+
+    def run(self, code: str, timeout_s: float = TIMEOUT_S) -> Reply:
+        """Run a cell to its end."""
+        return self.finish(self.client.execute(code), timeout_s)
+
+    def value(self, expression: str) -> Any:
+        """Evaluate an expression in the kernel; it must survive JSON."""
+        reply = self.run(f"import json as _json; print(_json.dumps({expression}))")
+        assert reply.status == "ok", reply
+        return json.loads(reply.text)
+
+
+MakeKernelspec = Callable[..., str]
+StartKernel = Callable[..., RunningKernel]
+
+
+@pytest.fixture
+def make_kernelspec(starter_image: Path, request: pytest.FixtureRequest) -> Iterator[MakeKernelspec]:
+    """Write kernel.json files for the starter image (or another); they go with the test."""
+    names: list[str] = []
+
+    def make(config: Mapping[str, object] | None = None, **fields: Any) -> str:
+        name = f"t{len(names)}-{abs(hash(request.node.nodeid)) % 10**8}"
+        spec = parse_container_spec({"image": str(starter_image), **(config or {})})
+        add_kernelspec(name, spec, display_name=name, debugger=True, **fields)
+        names.append(name)
+        return name
+
+    yield make
+    import shutil
+
+    for name in names:
+        shutil.rmtree(Path(jupyter_data_dir(), "kernels", name), ignore_errors=True)
+
+
+@pytest.fixture
+def start_kernel(make_kernelspec: MakeKernelspec, tmp_path: Path) -> Iterator[StartKernel]:
+    """Start kernels; whatever still runs at the end of the test is shut down."""
+    running: list[RunningKernel] = []
+
+    def start(
+        config: Mapping[str, object] | None = None,
+        *,
+        cwd: Path | str | None = None,
+        env: Mapping[str, str] | None = None,
+        name: str | None = None,
+        manager: KernelManager | None = None,
+    ) -> RunningKernel:
+        km = manager or KernelManager()
+        km.kernel_name = name or make_kernelspec(config)
+        keywords: dict[str, Any] = {"cwd": str(cwd or tmp_path)}
+        if env is not None:
+            keywords["env"] = dict(env)
+        try:
+            km.start_kernel(**keywords)
+        except BaseException:
+            km.cleanup_resources()
+            raise
+        client = km.client()
+        kernel = RunningKernel(km, client)
+        running.append(kernel)
+        client.start_channels()
+        client.wait_for_ready(timeout=TIMEOUT_S)
+        return kernel
+
+    yield start
+    for kernel in running:
+        kernel.client.stop_channels()
+        if kernel.manager.has_kernel:
+            kernel.manager.shutdown_kernel(now=True)
+        else:
+            kernel.manager.cleanup_resources()
+
+
+@pytest.fixture
+def kernel(start_kernel: StartKernel) -> RunningKernel:
+    """One kernel of the starter image."""
+    return start_kernel()
+
+
+def list_entries(places: Places) -> list[LedgerEntry]:
+    """The ledger as it is now."""
+    return list(iter_entries(places))
+
+
+def drain(client: BlockingKernelClient) -> None:
+    """Throw away what is on iopub already."""
+    while True:
+        try:
+            client.get_iopub_msg(timeout=0)
+        except queue.Empty:
+            return

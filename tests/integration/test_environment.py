@@ -1,0 +1,193 @@
+"""What a kernel sees of the host: variables, home, /tmp, working directory, odd paths."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jupyter_apptainer.places import Places
+from tests.integration.conftest import RunningKernel, StartKernel
+
+LEAKS = {
+    "PYTHONPATH": "/nowhere/host/packages",
+    "VIRTUAL_ENV": "/nowhere/venv",
+    "CONDA_PREFIX": "/nowhere/conda",
+    "JUPYTERHUB_API_TOKEN": "hub-secret",
+    "AWS_SECRET_ACCESS_KEY": "cloud-secret",
+    "SLURM_JWT": "slurm-secret",
+    "LD_PRELOAD": "",
+    "SINGULARITYENV_LEAK": "leak",
+    "APPTAINERENV_LEAK": "leak",
+}
+CROSSING = {"SLURM_JOB_ID": "17", "CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "3", "TZ": "Asia/Seoul"}
+ODD_VALUES = {
+    "comma": "a,b,c",
+    "quotes": 'it\'s "quoted"',
+    "substitution": "$(touch /tmp/evaluated) `touch /tmp/evaluated` $HOME ${HOME}",
+    "newlines": "one\ntwo\n\nfour",
+    "backslashes": r"\n \\ \$HOME",
+    "unicode": "é 한국어 ✓",
+    "equals": "a=b=c",
+    "empty": "",
+    "spaces": "  leading and trailing  ",
+    "semicolon": "a; exit 3 # & | > <",
+}
+
+
+def test_nothing_leaks_and_what_is_needed_crosses(start_kernel: StartKernel) -> None:
+    kernel = start_kernel(env=os.environ | LEAKS | CROSSING)
+    seen = kernel.value("dict(__import__('os').environ)")
+    assert {name: seen[name] for name in LEAKS if name in seen} == {}
+    assert "LEAK" not in seen
+    assert {name: seen.get(name) for name in CROSSING} == CROSSING
+    assert "secret" not in str(seen)
+    assert kernel.value("[p for p in __import__('sys').path if 'nowhere' in p or '.local' in p]") == []
+
+
+@pytest.mark.parametrize("value", [pytest.param(value, id=name) for name, value in ODD_VALUES.items()])
+def test_values_arrive_unchanged_and_in_no_process_list(start_kernel: StartKernel, value: str) -> None:
+    kernel = start_kernel({"env": {"ODD": value}})
+    assert kernel.value("__import__('os').environ['ODD']") == value
+    assert kernel.value("__import__('os').path.exists('/tmp/evaluated')") is False
+    if value.strip():
+        listed = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+        assert value.split("\n")[0] not in listed
+
+
+def test_precedence_and_inheritance(start_kernel: StartKernel) -> None:
+    host = os.environ | {"MY_ONE": "host", "MY_TWO": "host", "OTHER": "host"}
+    kernel = start_kernel({"inherit_env": ["MY_*"], "env": {"MY_TWO": "config"}}, env=host)
+    assert kernel.value("[__import__('os').environ.get(n) for n in ('MY_ONE', 'MY_TWO', 'OTHER')]") == [
+        "host",
+        "config",
+        None,
+    ]
+
+
+def test_ambient_engine_variables_do_not_bend_the_start(start_kernel: StartKernel, tmp_path: Path) -> None:
+    bending = {
+        "APPTAINER_BIND": "/nowhere/at/all:/mnt",
+        "APPTAINER_CONTAINALL": "1",
+        "SINGULARITY_OVERLAY": "/nowhere.img",
+        "APPTAINER_NO_HOME": "1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in bending.items():
+            patch.setenv(name, value)
+        kernel = start_kernel()
+        assert kernel.value("__import__('os').getcwd()") == str(tmp_path)
+
+
+def test_tmp_is_private_and_on_disk(start_kernel: StartKernel) -> None:
+    one, two = start_kernel(), start_kernel()
+    one.run("open('/tmp/mine', 'w').write('x'); open('/var/tmp/mine', 'w').write('x')")
+    assert two.value("[__import__('os').path.exists(p) for p in ('/tmp/mine', '/var/tmp/mine')]") == [False, False]
+    assert not Path("/tmp/mine").exists()
+    assert one.value("__import__('os').statvfs('/tmp').f_blocks * __import__('os').statvfs('/tmp').f_frsize > 10**9")
+
+
+def test_the_kernels_folder_is_ours_alone(kernel: RunningKernel) -> None:
+    plan = kernel.provisioner.kernel.plan  # type: ignore[union-attr]  # it runs
+    for folder in (plan.private_dir, plan.scratch_dir):
+        assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(plan.connection_file).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(kernel.manager.connection_file).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("home", ["host", "none", "DIR"])
+def test_home(start_kernel: StartKernel, tmp_path: Path, home: str) -> None:
+    own = tmp_path / "own, home: x"
+    own.mkdir()
+    (own / "marker").touch()
+    kernel = start_kernel({"home": str(own) if home == "DIR" else home})
+    real = os.path.expanduser("~")
+    assert kernel.value("__import__('os').environ['HOME']") == real
+    seen = set(kernel.value("__import__('os').listdir(__import__('os').path.expanduser('~'))"))
+    if home == "host":
+        assert set(os.listdir(real)) <= seen
+    elif home == "DIR":
+        assert "marker" in seen
+        kernel.run("open(__import__('os').path.expanduser('~/written'), 'w').write('x')")
+        assert (own / "written").exists()
+    else:
+        assert not seen & set(os.listdir(real)) - {".ipython", ".cache", ".config", ".local"}
+
+
+@pytest.mark.parametrize("isolation", ["contain", "containall"])
+def test_isolation(start_kernel: StartKernel, tmp_path: Path, isolation: str) -> None:
+    (tmp_path / "data.txt").write_text("here")
+    kernel = start_kernel({"isolation": isolation})
+    assert kernel.value("open('data.txt').read()") == "here"
+    assert kernel.value(f"__import__('os').path.exists({os.path.expanduser('~') + '/.bashrc'!r})") is False
+
+
+def test_no_network(start_kernel: StartKernel) -> None:
+    kernel = start_kernel({"network": "none"})
+    assert kernel.value("sorted(i[1] for i in __import__('socket').if_nameindex())") == ["lo"]
+
+
+def test_tmpfs_overlay_makes_the_image_writable_for_a_while(start_kernel: StartKernel) -> None:
+    kernel = start_kernel({"overlays": ["tmpfs"]})
+    where = "/tmp-layer-test" if os.geteuid() == 0 else "/var/tmp/x"
+    assert kernel.run(f"open({where!r}, 'w').write('x')").status == "ok"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain",
+        "with space",
+        "comma,in,name",
+        "colon:in:name",
+        "quote\"s and 'quotes'",
+        "ünïcödé 한국어",
+        "dollar$HOME $(id)",
+        "x" * 200,
+    ],
+    ids=["plain", "space", "comma", "colon", "quotes", "unicode", "dollar", "long"],
+)
+def test_working_directories_with_odd_names(start_kernel: StartKernel, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "data.txt").write_text("here")
+    kernel = start_kernel(cwd=folder)
+    assert kernel.value("__import__('os').getcwd()") == str(folder)
+    assert kernel.value("open('data.txt').read()") == "here"
+    kernel.run("open('out.txt', 'w').write('there')")
+    assert (folder / "out.txt").read_text() == "there"
+    assert (folder / "out.txt").stat().st_uid == os.geteuid()
+    assert kernel.provisioner.resolve_path("data.txt") == str(folder / "data.txt")
+
+
+@pytest.mark.parametrize("name", ["with space.sif", 'comma,colon:quote".sif', "ünïcödé.sif"])
+def test_images_with_odd_names(start_kernel: StartKernel, starter_image: Path, tmp_path: Path, name: str) -> None:
+    image = tmp_path / name
+    os.link(starter_image, image) if os.stat(starter_image).st_dev == tmp_path.stat().st_dev else image.symlink_to(
+        starter_image
+    )
+    kernel = start_kernel({"image": str(image)})
+    assert kernel.value("1 + 1") == 2
+
+
+def test_binds_by_path_and_mode(start_kernel: StartKernel, tmp_path: Path) -> None:
+    source = tmp_path / "a, b: c"
+    source.mkdir()
+    (source / "f").write_text("x")
+    escaped = str(source).replace(":", "\\:")
+    kernel = start_kernel({"binds": [f"{escaped}:/data:ro", f"{escaped}:/mnt/rw"]})
+    assert kernel.value("open('/data/f').read()") == "x"
+    assert kernel.run("open('/data/g', 'w')").ename == "OSError"
+    kernel.run("open('/mnt/rw/g', 'w').write('y')")
+    assert (source / "g").read_text() == "y"
+    assert kernel.provisioner.resolve_path("/data/f") == str(source / "f")
+    assert kernel.provisioner.resolve_path("/mnt/rw/g") == str(source / "g")
+    assert kernel.provisioner.resolve_path("/usr/bin/env") is None
+
+
+def test_host_tmp_stays_clean(kernel: RunningKernel, places: Places) -> None:
+    assert kernel.run("import tempfile; tempfile.mkstemp()").status == "ok"
+    assert kernel.value("__import__('tempfile').gettempdir()") == "/tmp"

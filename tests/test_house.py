@@ -1,0 +1,173 @@
+"""Promises of the house itself: what is importable and how fast, what documents say, what no file may contain."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+import jupyter_apptainer
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+# Doors that have commands of their own below them.
+GROUPS = frozenset({"engine", "kernel", "image", "overlay", "instance"})
+
+_MADE = frozenset({".git", ".venv", "out", "build", "dist", "node_modules", "__pycache__"})
+_LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+_CODE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"(?:jupyter |bin/jupyter-)apptainer ([a-z]+(?: [a-z]+)?)")
+
+
+def iter_text_files() -> Iterator[tuple[Path, str]]:
+    """Yield each file of the project that is text, without what is made from others."""
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in _MADE and not name.endswith(("_cache", ".egg-info"))]
+        for path in (Path(folder, name) for name in files):
+            try:
+                yield path.relative_to(ROOT), path.read_text()
+            except (UnicodeDecodeError, FileNotFoundError):
+                continue
+
+
+# --- the package
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        pytest.param("jupyter_client.kernel_provisioners", "apptainer-provisioner", id="provisioner"),
+        pytest.param("console_scripts", "jupyter-apptainer", id="command"),
+    ],
+)
+def test_entry_point_loads(group: str, name: str) -> None:
+    (found,) = entry_points(group=group, name=name)
+    assert callable(found.load())
+
+
+def test_import_is_light() -> None:
+    heavy = ["IPython", "jupyter_client", "jupyter_core", "tornado", "traitlets", "zmq", "asyncio"]
+    code = f"import sys, jupyter_apptainer; print([name for name in {heavy} if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_help_is_light() -> None:
+    code = (
+        "import sys\nfrom jupyter_apptainer.cli.main import main\n"
+        "sys.argv = ['jupyter-apptainer', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('IPython', 'jupyter_client', 'tornado', 'traitlets', 'zmq') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+def test_package_is_marked_as_typed() -> None:
+    assert (Path(jupyter_apptainer.__file__).parent / "py.typed").exists()
+
+
+# --- the documents
+
+
+def test_changelog_tells_of_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    sections = re.split(r"^## \[", text, flags=re.MULTILINE)[1:]
+    titles = [section.partition("]")[0] for section in sections]
+    assert titles[0] == "Unreleased"
+    released = jupyter_apptainer.__version__ in titles
+    assert released or "\n- " in sections[0], "neither a section for this version nor anything unreleased"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_documents_resolve(document: Path) -> None:
+    prose = _CODE.sub("", document.read_text())
+    broken = [link for link in _LINK.findall(prose) if not urlsplit(link).scheme and not resolves(document, link)]
+    assert not broken
+
+
+def resolves(document: Path, link: str) -> bool:
+    """Say whether a relative link leads to a file, and its fragment to a heading there."""
+    path, _, fragment = link.partition("#")
+    target = (document.parent / path).resolve() if path else document
+    if not target.exists():
+        return False
+    return not fragment or fragment in {slug(title) for title in _HEADING.findall(target.read_text())}
+
+
+def slug(title: str) -> str:
+    """Return the anchor that GitHub and MkDocs make of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
+
+
+def test_documents_are_reached_from_the_navigation() -> None:
+    named = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text()))
+    assert named == {str(path.relative_to(ROOT / "docs")) for path in DOCUMENTS if path.is_relative_to(ROOT / "docs")}
+
+
+def find_commands() -> list[str]:
+    """Return the commands of ours that documents, notebooks and scripts tell people to type."""
+    suffixes = {".md", ".ipynb", ".sh"}
+    found = set()
+    for path, text in iter_text_files():
+        if path.suffix in suffixes:
+            for words in _COMMAND.findall(text):
+                first, _, second = words.partition(" ")
+                found.add(f"{first} {second}".strip() if first in GROUPS else first)
+    return sorted(found)
+
+
+@pytest.mark.parametrize("command", find_commands())
+def test_command_in_documents_exists(command: str) -> None:
+    answer = subprocess.run([PROGRAM, *command.split(), "--help"], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("notebook", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.name)
+def test_notebook_is_kept_without_outputs(notebook: Path) -> None:
+    cells = json.loads(notebook.read_text())["cells"]
+    assert not [cell["id"] for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+
+
+# --- the files
+
+
+def test_no_file_names_this_machine() -> None:
+    """A path of the developer's machine or the name of a mirror works nowhere else; both are asked for at run time."""
+    here = {str(ROOT), *find_mirrors()}
+    if sys.prefix != sys.base_prefix:
+        here.add(sys.prefix)
+    assert not [f"{path}: {word}" for path, text in iter_text_files() for word in here if word in text]
+
+
+def find_mirrors() -> set[str]:
+    """Return the hosts of the package indexes that this machine is configured for."""
+    answers = [run_if_there(sys.executable, "-m", "pip", "config", "list")]
+    answers.append(run_if_there("apt-get", "indextargets", "--format", "$(SITE)"))
+    hosts = {urlsplit(url).hostname for answer in answers for url in re.findall(r"https?://[^\s'\"]+", answer)}
+    return {host for host in hosts if host}
+
+
+def run_if_there(program: str, *arguments: str) -> str:
+    if not shutil.which(program):
+        return ""
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.parametrize("script", sorted([ROOT / ".ci/run", *ROOT.glob("tools/*.sh")]), ids=lambda path: path.name)
+def test_script_is_executable_unless_it_is_sourced(script: Path) -> None:
+    is_sourced = not script.read_text().startswith("#!")
+    assert os.access(script, os.X_OK) != is_sourced

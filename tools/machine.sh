@@ -1,0 +1,81 @@
+# shellcheck shell=bash
+# Sourced by the other scripts: what this machine offers, and how to get what it lacks.
+# Root is used only for system packages and for two settings of the machine, each named before it happens.
+
+say() { printf '==> %s\n' "$*"; }
+warn() { printf 'warning: %s\n' "$*" >&2; }
+die() {
+  printf 'error: %s\n' "$1" >&2
+  shift
+  [ $# -eq 0 ] || printf '       %s\n' "$@" >&2
+  exit 1
+}
+
+is_root() { [ "$(id -u)" -eq 0 ]; }
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Root, or a sudo that answers: without a terminal it must do so without a password.
+can_become_root() {
+  is_root && return 0
+  have sudo || return 1
+  if [ -t 0 ]; then return 0; else sudo -n true 2>/dev/null; fi
+}
+
+as_root() {
+  if is_root; then "$@"; else sudo "$@"; fi
+}
+
+# install_packages PACKAGE…: returns 1 where this cannot be done here.
+install_packages() {
+  have apt-get && can_become_root || return 1
+  if is_root; then say "installing system packages: $*"; else say "sudo is needed to install system packages: $*"; fi
+  as_root apt-get -qq update
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@" >/dev/null
+}
+
+# How a person would install packages here, for messages.
+describe_install() {
+  if have apt-get; then
+    printf 'sudo apt-get install --no-install-recommends %s' "$*"
+  else
+    printf 'install what Debian calls %s with the package manager of this system' "$*"
+  fi
+}
+
+# Prints the first free range of 65536 subordinate ids above those that are given away.
+next_subids() {
+  cat /etc/subuid /etc/subgid 2>/dev/null |
+    awk -F: 'BEGIN { first = 100000 } $2 + $3 > first { first = $2 + $3 } END { print first "-" first + 65535 }'
+}
+
+has_subids() { grep -q "^$1:" /etc/subuid 2>/dev/null && grep -q "^$1:" /etc/subgid 2>/dev/null; }
+
+# How an administrator would do it, for messages.
+describe_give_subids() {
+  local range
+  range=$(next_subids)
+  printf 'usermod --add-subuids %s --add-subgids %s %s' "$range" "$range" "$1"
+}
+
+# give_subids USER: images are built in a user namespace that maps these ids.
+give_subids() {
+  local range
+  has_subids "$1" && return 0
+  can_become_root || return 1
+  as_root touch /etc/subuid /etc/subgid
+  range=$(next_subids)
+  say "giving $1 the subordinate ids $range in /etc/subuid and /etc/subgid"
+  as_root usermod --add-subuids "$range" --add-subgids "$range" "$1"
+}
+
+can_open_fuse() { [ -c /dev/fuse ] && [ -r /dev/fuse ] && [ -w /dev/fuse ]; }
+
+# open_fuse_to_all: containers of ordinary users mount their images through /dev/fuse.
+open_fuse_to_all() {
+  [ -c /dev/fuse ] || { warn "there is no /dev/fuse: load the kernel module with \`modprobe fuse\`"; return 1; }
+  [ "$(stat -c %a /dev/fuse)" = 666 ] && return 0
+  can_become_root || { warn "/dev/fuse is closed to ordinary users; an administrator can open it: chmod 666 /dev/fuse"; return 1; }
+  say "opening /dev/fuse to all users, as it is on most systems: chmod 666 /dev/fuse (until the next boot)"
+  as_root chmod 666 /dev/fuse
+}

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Usage: run-tests.sh [PYTEST ARGUMENT…]
+# The whole test suite on the real engine. An ordinary user runs it once, as themselves. Root runs it twice: first as an
+# ordinary user in an account of its own (jpa-tester: a stranger with a fresh clone), then as root.
+# Nothing that a test starts may be left running afterwards.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tools/machine.sh
+. tools/machine.sh
+
+# run_own_part [PYTEST ARGUMENT…]: the suite as the user who runs this script.
+run_own_part() {
+  local python=$PWD/.venv/bin/python status=0
+  say "jupyter apptainer quickstart"
+  .venv/bin/jupyter-apptainer quickstart
+  say "tests as $(id -un)"
+  # The tests give every process that they start this tag; see tests/world.py.
+  JPA_TEST_TAG=$("$python" -m tests.world new-tag)
+  export JPA_TEST_TAG
+  "$python" -m pytest --no-skips "$@" || status=$?
+  "$python" -m tests.world check-tag "$JPA_TEST_TAG" || status=1
+  return "$status"
+}
+
+if ! is_root; then
+  can_open_fuse || die "/dev/fuse cannot be opened, so no image can be mounted" "an administrator can open it: chmod 666 /dev/fuse"
+  run_own_part "$@"
+  exit
+fi
+
+open_fuse_to_all || die "ordinary users need /dev/fuse"
+status=0
+tools/run-tests-as-user.sh jpa-tester "$@" || { status=$?; warn "the tests as jpa-tester failed"; }
+run_own_part "$@" || { status=$?; warn "the tests as root failed"; }
+exit "$status"
