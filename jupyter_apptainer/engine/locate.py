@@ -26,6 +26,14 @@ Origin = Literal["configured", "PATH", "own prefix"]
 _VERSION = re.compile(r"^(apptainer|singularity-ce|singularity) version v?(\d+)\.(\d+)(?:\.(\d+))?")
 
 
+# Below these, instances or options that we rely on are missing.
+MINIMUM_VERSIONS: Mapping[Flavour, tuple[int, int, int]] = {
+    "apptainer": (1, 2, 0),
+    "singularity-ce": (4, 0, 0),
+    "singularity": (4, 0, 0),
+}
+
+
 @dataclass(frozen=True)
 class EngineInfo:
     """The engine that was found.
@@ -42,6 +50,11 @@ class EngineInfo:
     setuid: bool
     config_file: str
     libexec: str
+
+    @property
+    def is_too_old(self) -> bool:
+        """Older than what we need; `find_engine` takes such a one only where there is no other."""
+        return self.version < MINIMUM_VERSIONS[self.flavour]
 
     @property
     def has_no_eval(self) -> bool:
@@ -97,7 +110,8 @@ def find_engine(
 ) -> EngineInfo | None:
     """Return the engine to use, or None where there is none.
 
-    Order: `configured`; PATH (apptainer before singularity); the one that `jupyter apptainer engine install` put into our prefix.
+    Order: `configured`; PATH (apptainer before singularity); the one that `jupyter apptainer engine install` put into our
+    prefix. One on PATH that is too old comes last.
     Raises EngineNotFound where `configured` is given and no program is there: a wrong setting must not go unnoticed.
     """
     env = os.environ if environ is None else environ
@@ -110,14 +124,17 @@ def find_engine(
                 hint="correct `ApptainerConfig.engine_path`, or leave it empty to search PATH",
             )
         return load_engine_info(path, "configured", where, env)
+    found: list[EngineInfo] = []
     for name in ("apptainer", "singularity"):
         path = shutil.which(name, path=env.get("PATH"))
         if path:
-            return load_engine_info(path, "PATH", where, env)
+            found.append(load_engine_info(path, "PATH", where, env))
+            if not found[-1].is_too_old:
+                return found[-1]
     own = where.engine_prefix / "bin" / "apptainer"
     if os.access(own, os.X_OK):
-        return load_engine_info(str(own), "own prefix", where, env)
-    return None
+        found.insert(0, load_engine_info(str(own), "own prefix", where, env))
+    return found[0] if found else None
 
 
 def get_engine(
