@@ -160,7 +160,16 @@ def find_leftovers(places: Places) -> list[Leftover]:
 
 def sweep(places: Places) -> list[Leftover]:
     """End all leftovers and remove their files; returns those that were ended."""
-    return [leftover for leftover in find_leftovers(places) if end_entry(places, leftover.entry)]
+    return [leftover for leftover in find_leftovers(places) if end_leftover(places, leftover)]
+
+
+def end_leftover(places: Places, leftover: Leftover) -> bool:
+    """End one of them, and remove the connection file that its owner can remove no more; True when nothing is left."""
+    is_gone = end_entry(places, leftover.entry)
+    if is_gone and leftover.entry.connection_file:
+        with suppress(OSError):
+            os.unlink(leftover.entry.connection_file)
+    return is_gone
 
 
 def remove_tree(path: str) -> None:
