@@ -39,13 +39,12 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests for root out of an ordinary user's run: they are not skipped, they are another run's."""
-    if os.geteuid() == 0:
-        return
-    for_root = [item for item in items if item.get_closest_marker("root")]
-    items[:] = [item for item in items if item not in for_root]
-    if for_root:
-        config.hook.pytest_deselected(items=for_root)
+    """Leave out tests that are for root, or for an ordinary user: they are not skipped, they are the other run's."""
+    other = "user" if os.geteuid() == 0 else "root"
+    others = [item for item in items if item.get_closest_marker(other)]
+    items[:] = [item for item in items if item not in others]
+    if others:
+        config.hook.pytest_deselected(items=others)
 
 
 @pytest.hookimpl(wrapper=True)

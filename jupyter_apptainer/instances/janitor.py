@@ -88,7 +88,7 @@ def _end_helpers(instance: Instance, deadline: float) -> None:
 def end_entry(places: Places, entry: LedgerEntry) -> bool:
     """End what an entry of the ledger stands for, remove its folders, and forget it; True when nothing is left."""
     instance = entry.instance or find_instance(entry)
-    is_gone = stop_instance(places, instance) if instance else _end_half_started(entry)
+    is_gone = stop_instance(places, instance) if instance else _end_half_started(places, entry)
     if not is_gone:
         return False
     _remove_engine_files(
@@ -127,7 +127,7 @@ def find_instance(entry: LedgerEntry) -> Instance | None:
     return None
 
 
-def _end_half_started(entry: LedgerEntry) -> bool:
+def _end_half_started(places: Places, entry: LedgerEntry) -> bool:
     """End the engine's own processes of a start that has no init yet: they carry the instance's name as an argument."""
     uid = os.getuid()
     for stat in iter_stats():
@@ -137,10 +137,12 @@ def _end_half_started(entry: LedgerEntry) -> bool:
             words = read_command_line(stat.pid).split()
             if entry.name in words and "instance" in words and "start" in words:
                 identity = ProcessIdentity(stat.pid, stat.start_ticks)
-                identity.send_signal(signal.SIGKILL)
-                identity.wait_gone(1.0)
+                # Shot half-way it would leave processes without a name; left alone it ends within a second.
+                if not identity.wait_gone(STOP_TIMEOUT_S):
+                    identity.send_signal(signal.SIGKILL)
+                    identity.wait_gone(1.0)
     instance = find_instance(entry)
-    return instance is None
+    return instance is None or stop_instance(places, instance)
 
 
 def find_leftovers(places: Places) -> list[Leftover]:

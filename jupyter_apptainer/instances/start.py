@@ -30,6 +30,7 @@ from .process import ProcessIdentity, read_namespace
 from .watch import DirectoryWatch, wait_readable, watch_exit
 
 START_TIMEOUT_S = 60.0
+_ABANDON_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,23 @@ async def start_instance(
         ledger.save_entry(places, replace(entry, instance=instance))
         return StartedInstance(instance, process)
     except BaseException:
-        # Cancellation comes through here too. The engine's program is ended first: it is the only one that could still
-        # start something; then what it started, found by name.
-        if process is not None:
+        # Cancellation comes through here too. In a thread, so that a second one cannot cut it short.
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, _abandon, process, entry, places))
+        raise
+
+
+def _abandon(process: subprocess.Popen[bytes] | None, entry: LedgerEntry, places: Places) -> None:
+    """Undo a start. The engine's program is not shot: half-way, what it has started has no name yet by which it could be found.
+
+    It ends by itself 0.3 s after it began, and by then there either is an instance with a name, or nothing.
+    """
+    if process is not None:
+        try:
+            process.wait(_ABANDON_S)
+        except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        end_entry(places, entry)
-        raise
+    end_entry(places, entry)
 
 
 async def _wait_for_record(

@@ -8,6 +8,7 @@ import re
 import select
 import shutil
 import signal
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -262,9 +263,8 @@ def test_full_overlay(bench: Bench) -> None:
     assert "resize2fs a.img" in str(error.hint)
 
 
+@pytest.mark.user
 def test_overlay_without_write_permission_is_a_warning(bench: Bench) -> None:
-    if os.geteuid() == 0:
-        bench = as_nobody(bench)
     overlay = bench.make_overlay("a.img")
     overlay.chmod(0o444)
     completed = bench.execute("--overlay", overlay)
@@ -412,15 +412,33 @@ def with_programs(bench: Bench, *programs: str) -> Bench:
     return replace(bench, global_flags=("--config", str(config)))
 
 
-def has_own_helpers(engine: EngineInfo) -> bool:
-    """Some installs carry FUSE helpers in a folder that no setting takes away."""
-    return any(Path(engine.libexec, "apptainer/bin").glob("*fuse*"))
+def without_own_helpers(bench: Bench) -> Bench:
+    """The same engine, less the FUSE helpers that some installs carry in a folder that no setting takes away.
+
+    An engine in a folder of its own computes its paths from where its program lies, so a copy of links will do.
+    """
+    if not any(Path(bench.engine.libexec, "apptainer/bin").glob("*fuse*")):
+        return bench
+    prefix = Path(bench.engine.path).resolve().parents[1]
+    assert prefix != Path("/usr"), "the tests cannot hide the helpers of an engine that is installed system-wide"
+    copy = bench.folder / "engine"
+    shutil.copytree(prefix, copy, symlinks=True, copy_function=link_or_copy)
+    for helper in copy.glob("libexec/apptainer/bin/*fuse*"):
+        helper.unlink()
+    return replace(
+        bench, engine=replace(bench.engine, path=str(copy / Path(bench.engine.path).resolve().relative_to(prefix)))
+    )
+
+
+def link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def test_without_squashfuse_the_image_is_unpacked(bench: Bench) -> None:
-    if has_own_helpers(bench.engine) or bench.engine.setuid:
-        pytest.skip("this engine brings its own squashfuse")
-    completed = with_programs(bench).execute()
+    completed = with_programs(without_own_helpers(bench)).execute()
     if completed.returncode == 0:
         (warning,) = find_warnings(completed)
         assert isinstance(warning, e.FuseHelperMissing)
@@ -431,10 +449,8 @@ def test_without_squashfuse_the_image_is_unpacked(bench: Bench) -> None:
 
 
 def test_without_fuse2fs_no_overlay(bench: Bench) -> None:
-    if has_own_helpers(bench.engine) or bench.engine.setuid:
-        pytest.skip("this engine brings its own fuse2fs")
     overlay = bench.make_overlay("a.img")
-    completed = with_programs(bench, "squashfuse_ll", "squashfuse").execute("--overlay", overlay)
+    completed = with_programs(without_own_helpers(bench), "squashfuse_ll", "squashfuse").execute("--overlay", overlay)
     check(completed, "fuse2fs-missing", e.FuseHelperMissing)
 
 
@@ -453,11 +469,30 @@ def as_nobody(bench: Bench) -> Bench:
     for path in (bench.folder, *bench.folder.parents[:2]):
         path.chmod(path.stat().st_mode | 0o755)
     os.chown(bench.folder, 65534, 65534)
-    script = f"mount --bind '{fuse}' /dev/fuse"
+    program = Path(bench.engine.path).resolve()
+    script = f"mount --bind '{fuse}' /dev/fuse" + open_to_all(bench.folder, program.parents[1], bench.image)
     env = {**bench.env, "HOME": str(bench.folder)}
     inner = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    bench = replace(bench, engine=replace(bench.engine, path=str(program)))
     changed = in_mount_namespace(bench, script)
     return replace(changed, prefix=(*changed.prefix, *inner), flags=(), env=env)
+
+
+def open_to_all(folder: Path, *wanted: Path) -> str:
+    """Shell text that makes paths below root's home reachable for everybody, in this mount namespace alone."""
+    blocked = {next((p for p in reversed(path.parents) if not p.stat().st_mode & 0o001), None) for path in wanted}
+    text = ""
+    for number, path in enumerate(wanted):
+        kept = folder / f"kept{number}"
+        kept.mkdir() if path.is_dir() else kept.touch()
+        text += f" && mount --bind '{path}' '{kept}'"
+    for closed in filter(None, blocked):
+        text += f" && mount -t tmpfs -o mode=755 tmpfs '{closed}'"
+    for number, path in enumerate(wanted):
+        make = f"mkdir -p '{path}'" if path.is_dir() else f"mkdir -p '{path.parent}' && touch '{path}'"
+        if any(closed and path.is_relative_to(closed) for closed in blocked):
+            text += f" && {make} && mount --bind '{folder}/kept{number}' '{path}'"
+    return text
 
 
 @pytest.mark.root
@@ -467,9 +502,12 @@ def test_fuse_device_that_is_no_device(bench: Bench) -> None:
 
 @pytest.mark.root
 def test_fuse_device_without_permission(bench: Bench) -> None:
-    nobody = as_nobody(bench)
-    (bench.folder / "fuse").chmod(0o600)
-    error = check(nobody.execute(), "fuse-device", e.FuseUnavailable)
+    # In a user namespace of its own root may not pass over the permissions of somebody else's file.
+    device = bench.folder / "fuse"
+    os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(10, 229))
+    os.chown(device, 65534, 65534)
+    hidden = in_mount_namespace(bench, f"mount --bind '{device}' /dev/fuse")
+    error = check(hidden.execute("--userns"), "fuse-device", e.FuseUnavailable)
     assert "chmod 666 /dev/fuse" in str(error.hint)
 
 

@@ -136,6 +136,6 @@ def test_a_cancelled_start_leaves_nothing(make_kernelspec: MakeKernelspec, tmp_p
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    for after_s in (0.0, 0.03, 0.08, 0.15, 0.25):
+    for after_s in (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3):
         asyncio.run(start_and_cancel(after_s))
         assert list_entries(places) == [], after_s
