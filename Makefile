@@ -43,7 +43,7 @@ format:
 bench: machine
 	@tools/setup-venv.sh "$(PYTHON)" test
 	.venv/bin/jupyter-apptainer quickstart
-	.venv/bin/python -m benchmarks
+	.venv/bin/python -m benchmarks --write-readme
 
 docs:
 	@tools/setup-venv.sh "$(PYTHON)" docs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import Any
 
 import zmq
@@ -24,6 +25,9 @@ from .connection import build_ipc_prefix
 from .container import ContainerKernel
 from .paths import map_to_host
 from .prepare import Preparation, prepare_launch
+
+# How long we look for the kernel's end before jupyter_client's own patience begins.
+END_PATIENCE_S = 1.0
 
 
 class ApptainerProvisioner(KernelProvisionerBase):
@@ -178,10 +182,21 @@ class ApptainerProvisioner(KernelProvisionerBase):
         if self.kernel is not None and self.has_process:
             self.kernel.send_signal(signum)
 
+    async def shutdown_requested(self, restart: bool = False) -> None:
+        """Called when the kernel was asked to end: return as soon as it has, or after a second, when Jupyter takes over."""
+        await self._wait_briefly()
+
     async def kill(self, restart: bool = False) -> None:
         """End the kernel and what it started. The instance stays: a restart may follow."""
         if self.kernel is not None:
             self.kernel.kill()
+            await self._wait_briefly()
+
+    async def _wait_briefly(self) -> None:
+        """Wait for the end by an event. jupyter_client would look every 100 ms, for which a restart and a shutdown wait."""
+        if self.kernel is not None and self.has_process:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.kernel.wait(), END_PATIENCE_S)
 
     async def terminate(self, restart: bool = False) -> None:
         """Ask the kernel to end."""

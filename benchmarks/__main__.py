@@ -1,0 +1,131 @@
+"""The command: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+from jupyter_apptainer.engine.locate import EngineInfo, get_engine
+from jupyter_apptainer.errors import ApptainerError
+from jupyter_apptainer.kernels.spec import parse_container_spec, resolve_paths
+from jupyter_apptainer.places import find_places
+
+from .machine import count_cpus, describe_image, find_disturbances
+from .report import Facts, build_rows, render_json, render_markdown, render_table, write_readme
+from .rounds import run_rounds
+from .twin import Twin, Versions, make_twin, read_image_versions
+from .ways import make_ways
+
+STARTER_KERNEL = "apptainer-starter"
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a container configuration with absolute paths, and its parts."""
+
+    config: dict[str, object]
+    image: str
+    python: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and report. Returns the exit status: 0 measured, 1 not measured, 2 wrong usage."""
+    options = _parse_arguments(argv)
+    logging.basicConfig(level=logging.ERROR)
+    disturbances = find_disturbances()
+    for line in disturbances:
+        _say(line)
+    if disturbances and not options.force:
+        _say("this machine is not quiet; end these, or measure all the same with --force")
+        return 1
+    try:
+        engine = get_engine(options.engine)
+        subject = _find_subject(options.image)
+        wanted = read_image_versions(engine, subject.image, subject.python)
+    except ApptainerError as error:
+        _say(error.render())
+        return 1
+    _say(f"local counterpart of {Path(subject.image).name}: Python {wanted.minor}")
+    twin = make_twin(wanted, find_places().cache)
+    facts = _collect_facts(engine, subject, wanted, twin, options.rounds, is_quiet=not disturbances)
+    _measure(options, engine, subject, twin, facts)
+    return 0
+
+
+def _measure(options: argparse.Namespace, engine: EngineInfo, subject: Subject, twin: Twin, facts: Facts) -> None:
+    with tempfile.TemporaryDirectory(prefix="jpa-benchmarks-") as folder:
+        ways = make_ways(Path(folder), engine, subject.config, subject.image, twin.python)
+        samples = asyncio.run(run_rounds(ways, options.rounds, _say))
+    rows = build_rows(samples)
+    print(render_table(rows, facts))
+    if options.json:
+        options.json.write_text(json.dumps(render_json(samples, rows, facts), indent=1), encoding="utf-8")
+    if options.write_readme:
+        write_readme(options.readme, render_markdown(rows, facts))
+
+
+def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--image", type=Path, help=f"a SIF or sandbox; default: the one of the kernel {STARTER_KERNEL}")
+    parser.add_argument("--engine", help="the apptainer or singularity program; default: the one that kernels use")
+    parser.add_argument("-n", "--rounds", type=int, default=15, help="how often everything is measured; default: 15")
+    parser.add_argument("--force", action="store_true", help="measure although the machine is busy")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every value that was measured")
+    parser.add_argument("--write-readme", action="store_true", help="renew the table in README.md")
+    parser.add_argument("--readme", type=Path, default=README, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return options
+
+
+def _find_subject(image: Path | None) -> Subject:
+    config: dict[str, object] = {"image": str(image)}
+    base = Path.cwd()
+    if image is None:
+        try:
+            kernelspec = KernelSpecManager().get_kernel_spec(STARTER_KERNEL)
+        except NoSuchKernel:
+            raise SystemExit(
+                f"there is no kernel {STARTER_KERNEL}: run `jupyter apptainer quickstart`, or use --image"
+            ) from None
+        config = kernelspec.metadata["kernel_provisioner"]["config"]
+        base = Path(kernelspec.resource_dir)
+    spec = resolve_paths(parse_container_spec(config), base, os.environ)
+    return Subject({**config, "image": spec.image}, spec.image, spec.command[0])
+
+
+def _collect_facts(
+    engine: EngineInfo, subject: Subject, wanted: Versions, twin: Twin, rounds: int, *, is_quiet: bool
+) -> Facts:
+    return Facts(
+        cpus=count_cpus(),
+        python=wanted.python,
+        ipykernel=wanted.packages.get("ipykernel", "none"),
+        engine=f"{engine.flavour} {engine.version_text}",
+        image=describe_image(Path(subject.image)),
+        date=datetime.date.today().isoformat(),
+        rounds=rounds,
+        is_quiet=is_quiet,
+        differences=tuple(twin.versions.name_differences(wanted)),
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

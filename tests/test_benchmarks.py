@@ -1,0 +1,67 @@
+"""The benchmarks run on the real engine and report everything that they promise. No duration is looked at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.machine import describe_image
+from benchmarks.report import BEGIN, END, MEASURES, Target, write_readme
+from jupyter_apptainer.engine.locate import EngineInfo
+
+
+@pytest.mark.slow
+def test_one_round_fills_every_row(
+    engine: EngineInfo, starter_image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures, readme = tmp_path / "figures.json", tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nto be replaced\n{END}\nafter\n")
+    options = ["--image", str(starter_image), "--engine", engine.path, "--rounds", "1", "--force"]
+    assert main([*options, "--json", str(figures), "--write-readme", "--readme", str(readme)]) == 0
+
+    report = json.loads(figures.read_text())
+    rows = {row["key"]: row for row in report["rows"]}
+    assert set(rows) == {"interrupt_right", *(measure.key for measure in MEASURES)}
+    assert all(local and container for local, container, *_ in (row["cells"] for row in rows.values()))
+    assert rows["interrupt_right"]["is_met"] is True
+    assert {key for key, row in rows.items() if row["cells"][4]} == {"start", "restart"}
+
+    table = capsys.readouterr().out
+    text = readme.read_text()
+    for row in rows.values():
+        assert row["title"] in table
+        assert row["title"].strip() in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "to be replaced" not in text
+    assert str(tmp_path) not in text
+    assert str(starter_image) not in text
+
+
+def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing to fill\n")
+    with pytest.raises(ValueError, match="no place"):
+        write_readme(readme, "figures")
+    assert readme.read_text() == "nothing to fill\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "local", "container", "is_met"),
+    [
+        pytest.param(Target("ratio at most", 2.0), 1.0, 2.0, True, id="just as slow as allowed"),
+        pytest.param(Target("ratio at most", 2.0), 1.0, 2.1, False, id="too slow"),
+        pytest.param(Target("ratio at least", 1.2), 100.0, 119.0, False, id="too few"),
+        pytest.param(Target("difference at most", 0.5), 0.25, 0.75, True, id="within the difference"),
+    ],
+)
+def test_targets_compare_the_medians(target: Target, local: float, container: float, is_met: bool) -> None:
+    assert target.is_met(local, container) is is_met
+
+
+def test_the_image_is_described_by_its_compression(starter_image: Path, tmp_path: Path) -> None:
+    assert describe_image(starter_image).endswith(" SIF")
+    assert describe_image(tmp_path) == "sandbox"
