@@ -42,7 +42,7 @@ from ..images.probe import is_python_command
 from ..instances.janitor import end_entry, iter_helpers, remove_tree
 from ..instances.model import Instance, LedgerEntry
 from ..instances.process import ProcessIdentity, iter_stats, read_children, read_namespace, read_stat
-from ..instances.start import EngineFolders, is_healthy, reap, start_instance
+from ..instances.start import EngineFolders, is_healthy, start_instance
 from ..instances.watch import wait_readable, watch_exit
 from ..places import Places, make_private_dir
 from . import connection as connections
@@ -288,12 +288,6 @@ class ContainerKernel:
             for stat in self._iter_descendants(kernel.pid):
                 if group and stat.pgid != group.pgid:
                     ProcessIdentity(stat.pid, stat.start_ticks).send_signal(signum)
-        if len(self._interrupts) > 2:
-            self.log.warning(
-                "The kernel has not answered %d interrupts: its code may be in a library that does not listen; "
-                "restarting the kernel ends it",
-                len(self._interrupts),
-            )
 
     def _signal_group(self, kernel: ProcessIdentity, signum: int) -> None:
         stat = read_stat(kernel.pid)
@@ -336,6 +330,9 @@ class ContainerKernel:
 
     def poll(self) -> int | None:
         """Return None while the kernel runs, else its exit status, negative for a signal."""
+        if self._starter_program is not None:
+            # Reaps it: it ends about 200 ms after the instance is up.
+            self._starter_program.poll()
         return None if self.process is None else self.process.poll()
 
     async def wait(self) -> int:
@@ -372,11 +369,6 @@ class ContainerKernel:
     def is_owner(self) -> bool:
         """Say whether this process started the instance: a forked child that ends must not take it along."""
         return self._entry is not None and self._entry.owner == ProcessIdentity.current()
-
-    async def reap_starter_program(self) -> None:
-        """Collect the engine's program that started the instance; it ends about 200 ms after the instance is up."""
-        if self._starter_program is not None:
-            await reap(self._starter_program)
 
     def _path(self, name: str) -> str:
         return os.path.join(self.plan.private_dir, name)
