@@ -56,6 +56,19 @@ class RunningKernel:
         assert kernel.instance is not None
         return kernel.instance
 
+    def connect(self) -> None:
+        """Open the channels and wait until the kernel answers."""
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=TIMEOUT_S)
+
+    def end(self) -> None:
+        """Shut the kernel down if it still runs, and give back what the client holds."""
+        self.client.stop_channels()
+        if self.manager.has_kernel:
+            self.manager.shutdown_kernel(now=True)
+        else:
+            self.manager.cleanup_resources()
+
     def begin(self, code: str) -> str:
         """Send a cell and wait until the kernel is busy with it."""
         msg_id = self.client.execute(code)
@@ -151,26 +164,33 @@ def start_kernel(make_kernelspec: MakeKernelspec, tmp_path: Path) -> Iterator[St
         if env is not None:
             keywords["env"] = dict(env)
         km.start_kernel(**keywords)
-        client = km.client()
-        kernel = RunningKernel(km, client)
+        kernel = RunningKernel(km, km.client())
         running.append(kernel)
-        client.start_channels()
-        client.wait_for_ready(timeout=TIMEOUT_S)
+        kernel.connect()
         return kernel
 
     yield start
     for kernel in running:
-        kernel.client.stop_channels()
-        if kernel.manager.has_kernel:
-            kernel.manager.shutdown_kernel(now=True)
-        else:
-            kernel.manager.cleanup_resources()
+        kernel.end()
 
 
 @pytest.fixture
 def kernel(start_kernel: StartKernel) -> RunningKernel:
     """One kernel of the starter image."""
     return start_kernel()
+
+
+@pytest.fixture(scope="module")
+def shared_kernel(starter_kernel: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKernel]:
+    """One kernel, of a kernelspec that `kernel add` made, for all tests of a module that do not disturb it."""
+    manager = KernelManager(kernel_name=starter_kernel)
+    manager.start_kernel(cwd=str(tmp_path_factory.mktemp("shared")))
+    kernel = RunningKernel(manager, manager.client())
+    try:
+        kernel.connect()
+        yield kernel
+    finally:
+        kernel.end()
 
 
 def list_entries(places: Places) -> list[LedgerEntry]:
