@@ -71,7 +71,7 @@ class RunningKernel:
 
     def begin(self, code: str) -> str:
         """Send a cell and wait until the kernel is busy with it."""
-        msg_id = self.client.execute(code)
+        msg_id: str = self.client.execute(code)
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             message = self.client.get_iopub_msg(timeout=TIMEOUT_S)

@@ -141,7 +141,9 @@ def test_unicode_passes_both_ways(kernel: RunningKernel) -> None:
 
 
 def test_output_of_programs_and_libraries_arrives(kernel: RunningKernel) -> None:
-    reply = kernel.run("import os, subprocess\nos.system('echo one')\nsubprocess.run(['echo', 'two'])\nos.write(1, b'three\\n')")
+    reply = kernel.run(
+        "import os, subprocess\nos.system('echo one')\nsubprocess.run(['echo', 'two'])\nos.write(1, b'three\\n')"
+    )
     assert sorted(reply.text.split()) == ["one", "three", "two"]
 
 
@@ -206,7 +208,7 @@ def test_a_subshell_answers_while_the_main_shell_is_busy(kernel: RunningKernel) 
     message = kernel.client.session.msg("execute_request", {"code": "gate.set()", "silent": False})
     message["header"]["subshell_id"] = subshell
     kernel.client.shell_channel.send(message)
-    replies = {}
+    replies: dict[str, str] = {}
     while len(replies) < 2:
         reply = kernel.client.get_shell_msg(timeout=TIMEOUT_S)
         replies[reply["parent_header"]["msg_id"]] = reply["content"]["status"]
