@@ -13,6 +13,7 @@ from typing import Any
 import zmq
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+from tornado.web import HTTPError
 from traitlets import Dict
 from traitlets.config import Config
 
@@ -24,6 +25,20 @@ from .connection import build_ipc_prefix
 from .container import ContainerKernel
 from .paths import map_to_host
 from .prepare import Preparation, prepare_launch
+
+
+class StartFailed(RuntimeError, HTTPError):
+    """Why a kernel did not start, for people; `__cause__` is the error itself, for programs.
+
+    jupyter_server passes the text of any exception on when a session is asked for, but only that of an HTTPError when a kernel is.
+    """
+
+    def __init__(self, text: str) -> None:
+        HTTPError.__init__(self, 500, text)
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
 
 
 class ApptainerProvisioner(KernelProvisionerBase):
@@ -140,10 +155,10 @@ class ApptainerProvisioner(KernelProvisionerBase):
         if (wants_tcp or policy in ("required", "auto", True)) and can_encrypt and manager.curve_publickey is None:
             manager.curve_publickey, manager.curve_secretkey = zmq.curve_keypair()
 
-    def _for_dialog(self, error: ApptainerError) -> RuntimeError:
+    def _for_dialog(self, error: ApptainerError) -> StartFailed:
         """jupyter_server shows the exception's text in its dialog, with per cent signs doubled, so there are none in it."""
         self.log.error("%s", error.render())
-        return RuntimeError(error.render())
+        return StartFailed(error.render())
 
     async def _give_up(self) -> None:
         if self.kernel is not None:
