@@ -28,17 +28,18 @@ from .prepare import Preparation, prepare_launch
 
 
 class StartFailed(RuntimeError, HTTPError):
-    """Why a kernel did not start, for people; `__cause__` is the error itself, for programs.
+    """Why a kernel did not start, as text for people; `error` is for programs.
 
     jupyter_server passes the text of any exception on when a session is asked for, but only that of an HTTPError when a kernel is.
+    It shows the text in its dialog with per cent signs doubled, so there are none in it.
     """
 
-    def __init__(self, text: str) -> None:
-        HTTPError.__init__(self, 500, text)
-        self._text = text
+    def __init__(self, error: ApptainerError) -> None:
+        HTTPError.__init__(self, 500, error.render())
+        self.error = error
 
     def __str__(self) -> str:
-        return self._text
+        return self.error.render()
 
 
 class ApptainerProvisioner(KernelProvisionerBase):
@@ -73,7 +74,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
                 self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra)
                 self._connect(self._preparation, encryption)
         except ApptainerError as error:
-            raise self._for_dialog(error) from error
+            raise self._for_dialog(error) from None
         manager: Any = self.parent
         manager.write_connection_file(jupyter_session=kwargs.get("env", {}).get("JPY_SESSION_NAME", ""))
         self.connection_info = manager.get_connection_info()
@@ -103,7 +104,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
             await self.kernel.start(self.connection_info, timeout_s=self.settings.start_timeout_s)
         except ApptainerError as error:
             await self._give_up()
-            raise self._for_dialog(error) from error
+            raise self._for_dialog(error) from None
         except asyncio.CancelledError:
             await self._give_up()
             raise
@@ -156,9 +157,9 @@ class ApptainerProvisioner(KernelProvisionerBase):
             manager.curve_publickey, manager.curve_secretkey = zmq.curve_keypair()
 
     def _for_dialog(self, error: ApptainerError) -> StartFailed:
-        """jupyter_server shows the exception's text in its dialog, with per cent signs doubled, so there are none in it."""
-        self.log.error("%s", error.render())
-        return StartFailed(error.render())
+        """The kernel manager logs what it is given with its traceback, so a second one is for those who look for our bugs."""
+        self.log.debug("The start of kernel %s failed", self.kernel_id, exc_info=error)
+        return StartFailed(error)
 
     async def _give_up(self) -> None:
         if self.kernel is not None:

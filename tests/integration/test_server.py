@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import websocket
 
-from jupyter_apptainer.instances.model import LedgerEntry
+from jupyter_apptainer.instances.model import Instance, LedgerEntry
 from jupyter_apptainer.places import Places
 from tests.integration.conftest import TIMEOUT_S, MakeKernelspec, list_entries
 
@@ -225,9 +225,14 @@ def get_entry(places: Places, kernel_id: str) -> LedgerEntry:
     return entry
 
 
+def get_instance(places: Places, kernel_id: str) -> Instance:
+    instance = get_entry(places, kernel_id).instance
+    assert instance is not None
+    return instance
+
+
 def test_execute_interrupt_restart_delete(server: Server, kernel_id: str, places: Places) -> None:
-    entry = get_entry(places, kernel_id)
-    assert entry.instance is not None
+    instance = get_instance(places, kernel_id)
     with Channels(server, kernel_id) as channels:
         assert channels.run("import os; kept = 1; print(os.path.isdir('/.singularity.d'))") == ("ok", "True\n")
         cell = channels.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)")
@@ -240,9 +245,9 @@ def test_execute_interrupt_restart_delete(server: Server, kernel_id: str, places
     # Front ends open a new websocket after a restart: the server connects to the kernel anew for that alone.
     with Channels(server, kernel_id) as channels:
         assert channels.run("print('kept' in dir())") == ("ok", "False\n")
-    assert get_entry(places, kernel_id).instance == entry.instance
+    assert get_instance(places, kernel_id) == instance
     assert server.ask("DELETE", f"api/kernels/{kernel_id}") == (204, None)
-    assert not entry.instance.init.is_alive()
+    assert not instance.init.is_alive()
     assert list_entries(places) == []
 
 
@@ -334,6 +339,34 @@ def test_a_kernel_that_dies_is_started_again(server: Server, kernel_id: str, pla
     assert get_entry(places, kernel_id).instance == entry.instance
 
 
+def test_a_container_that_dies_is_started_again(server: Server, kernel_id: str, places: Places) -> None:
+    instance = get_instance(places, kernel_id)
+    with Channels(server, kernel_id) as channels:
+        os.kill(instance.init.pid, signal.SIGKILL)
+        assert channels.wait_state("restarting", "dead") == "restarting"
+    with Channels(server, kernel_id) as channels:
+        assert channels.run("print(1)") == ("ok", "1\n")
+    assert get_instance(places, kernel_id).init != instance.init
+
+
+def test_a_kernel_that_cannot_come_back_is_dead_until_it_can(
+    server: Server, make_kernelspec: MakeKernelspec, starter_image: Path, tmp_path: Path, places: Places
+) -> None:
+    image = tmp_path / "image.sif"
+    image.symlink_to(starter_image)
+    kernel_id = server.start_kernel(make_kernelspec({"image": str(image)}))
+    with Channels(server, kernel_id) as channels:
+        image.unlink()
+        os.kill(get_instance(places, kernel_id).init.pid, signal.SIGKILL)
+        assert channels.wait_state("dead") == "dead"
+    assert list_entries(places) == []
+    assert server.ask("POST", f"api/kernels/{kernel_id}/restart")[0] == 500
+    image.symlink_to(starter_image)
+    assert server.ask("POST", f"api/kernels/{kernel_id}/restart")[0] == 200
+    with Channels(server, kernel_id) as channels:
+        assert channels.run("print(1)") == ("ok", "1\n")
+
+
 @pytest.mark.parametrize("folder", ["plain", "100%"])
 @pytest.mark.parametrize("door", ["sessions", "kernels"])
 def test_a_start_that_fails_says_why_in_the_dialog(
@@ -347,6 +380,20 @@ def test_a_start_that_fails_says_why_in_the_dialog(
     assert status == 500
     shown = image.replace("%", " percent")
     assert answer["message"] == f"there is no image {shown}\nHint: check the path, or fetch the image first"
+    assert server.ask("GET", "api/kernels") == (200, [])
+
+
+def test_a_switch_to_a_kernel_that_does_not_start(
+    server: Server, starter_kernel: str, make_kernelspec: MakeKernelspec
+) -> None:
+    body = {"path": "book.ipynb", "name": "book.ipynb", "type": "notebook", "kernel": {"name": starter_kernel}}
+    session = server.ask("POST", "api/sessions", body)[1]
+    name = make_kernelspec({"image": "/nosuch.sif"})
+    status, answer = server.ask("PATCH", f"api/sessions/{session['id']}", {"kernel": {"name": name}})
+    assert status == 501
+    assert "there is no image /nosuch.sif" in answer["message"]
+    with Channels(server, session["kernel"]["id"]) as channels:
+        assert channels.run("print('still here')") == ("ok", "still here\n")
 
 
 # --- the end of the server
