@@ -57,6 +57,8 @@ class ApptainerProvisioner(KernelProvisionerBase):
         self.connection_info: KernelConnectionInfo = {}
         self._preparation: Preparation | None = None
         self._is_done = False
+        self._is_watched = False
+        self._is_autorestart = False
         merged = load_config()
         merged.merge(self.config if isinstance(self.config, Config) else Config())
         self.settings = ApptainerConfig(config=merged)
@@ -117,6 +119,18 @@ class ApptainerProvisioner(KernelProvisionerBase):
         )
         return self.connection_info
 
+    async def post_launch(self, **kwargs: Any) -> None:
+        """Called when the kernel runs and the server's restarter, if there is one, watches it."""
+        await super().post_launch(**kwargs)
+        self._is_autorestart = False
+        if not self._is_watched:
+            manager: Any = self.parent
+            manager.add_restart_callback(self._note_autorestart, "restart")
+            self._is_watched = True
+
+    def _note_autorestart(self) -> None:
+        self._is_autorestart = True
+
     def _prepare(self, kwargs: dict[str, Any], extra: list[str]) -> Preparation:
         for leftover in sweep(find_places()):
             self.log.warning("Ended %s: %s", leftover.entry.name, leftover.reason)
@@ -159,7 +173,20 @@ class ApptainerProvisioner(KernelProvisionerBase):
     def _for_dialog(self, error: ApptainerError) -> StartFailed:
         """The kernel manager logs what it is given with its traceback, so a second one is for those who look for our bugs."""
         self.log.debug("The start of kernel %s failed", self.kernel_id, exc_info=error)
+        if self._is_autorestart:
+            self._is_autorestart = False
+            self._declare_dead()
         return StartFailed(error)
+
+    def _declare_dead(self) -> None:
+        """Tell the front ends that nothing will come back.
+
+        jupyter_client's restarter stops before each restart and tries again only while a process is there, so after a launch
+        that raises they would show "restarting" for ever.
+        """
+        manager: Any = self.parent
+        for callback in list(manager._restarter.callbacks["dead"]):
+            callback()
 
     async def _give_up(self) -> None:
         if self.kernel is not None:
