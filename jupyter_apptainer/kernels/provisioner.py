@@ -14,6 +14,7 @@ from typing import Any
 import zmq
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+from tornado.web import HTTPError
 from traitlets import Dict
 from traitlets.config import Config
 
@@ -28,6 +29,21 @@ from .prepare import Preparation, prepare_launch
 
 # How long we look for the kernel's end before jupyter_client's own patience begins.
 END_PATIENCE_S = 1.0
+
+
+class StartFailed(RuntimeError, HTTPError):
+    """Why a kernel did not start, as text for people; `error` is for programs.
+
+    jupyter_server passes the text of any exception on when a session is asked for, but only that of an HTTPError when a kernel is.
+    It shows the text in its dialog with per cent signs doubled, so there are none in it.
+    """
+
+    def __init__(self, error: ApptainerError) -> None:
+        HTTPError.__init__(self, 500, error.render())
+        self.error = error
+
+    def __str__(self) -> str:
+        return self.error.render()
 
 
 class ApptainerProvisioner(KernelProvisionerBase):
@@ -45,6 +61,8 @@ class ApptainerProvisioner(KernelProvisionerBase):
         self.connection_info: KernelConnectionInfo = {}
         self._preparation: Preparation | None = None
         self._is_done = False
+        self._is_watched = False
+        self._is_autorestart = False
         merged = load_config()
         merged.merge(self.config if isinstance(self.config, Config) else Config())
         self.settings = ApptainerConfig(config=merged)
@@ -62,7 +80,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
                 self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra)
                 self._connect(self._preparation, encryption)
         except ApptainerError as error:
-            raise self._for_dialog(error) from error
+            raise self._for_dialog(error) from None
         manager: Any = self.parent
         manager.write_connection_file(jupyter_session=kwargs.get("env", {}).get("JPY_SESSION_NAME", ""))
         self.connection_info = manager.get_connection_info()
@@ -93,7 +111,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
             await self.kernel.start(self.connection_info, timeout_s=self.settings.start_timeout_s)
         except ApptainerError as error:
             await self._give_up()
-            raise self._for_dialog(error) from error
+            raise self._for_dialog(error) from None
         except asyncio.CancelledError:
             await self._give_up()
             raise
@@ -105,6 +123,18 @@ class ApptainerProvisioner(KernelProvisionerBase):
             ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self.kernel.phases.items()),
         )
         return self.connection_info
+
+    async def post_launch(self, **kwargs: Any) -> None:
+        """Called when the kernel runs and the server's restarter, if there is one, watches it."""
+        await super().post_launch(**kwargs)
+        self._is_autorestart = False
+        if not self._is_watched:
+            manager: Any = self.parent
+            manager.add_restart_callback(self._note_autorestart, "restart")
+            self._is_watched = True
+
+    def _note_autorestart(self) -> None:
+        self._is_autorestart = True
 
     def _prepare(self, kwargs: dict[str, Any], extra: list[str]) -> Preparation:
         for leftover in sweep(find_places()):
@@ -145,10 +175,23 @@ class ApptainerProvisioner(KernelProvisionerBase):
         if (wants_tcp or policy in ("required", "auto", True)) and can_encrypt and manager.curve_publickey is None:
             manager.curve_publickey, manager.curve_secretkey = zmq.curve_keypair()
 
-    def _for_dialog(self, error: ApptainerError) -> RuntimeError:
-        """jupyter_server shows the exception's text in its dialog, with per cent signs doubled, so there are none in it."""
-        self.log.error("%s", error.render())
-        return RuntimeError(error.render())
+    def _for_dialog(self, error: ApptainerError) -> StartFailed:
+        """The kernel manager logs what it is given with its traceback, so a second one is for those who look for our bugs."""
+        self.log.debug("The start of kernel %s failed", self.kernel_id, exc_info=error)
+        if self._is_autorestart:
+            self._is_autorestart = False
+            self._declare_dead()
+        return StartFailed(error)
+
+    def _declare_dead(self) -> None:
+        """Tell the front ends that nothing will come back.
+
+        jupyter_client's restarter stops before each restart and tries again only while a process is there, so after a launch
+        that raises they would show "restarting" for ever.
+        """
+        manager: Any = self.parent
+        for callback in list(manager._restarter.callbacks["dead"]):
+            callback()
 
     async def _give_up(self) -> None:
         if self.kernel is not None:

@@ -2,7 +2,7 @@
 
 `exec instance://` starts a program with session and process group 0 as seen from inside, so a kernel that wants to interrupt
 its group (ipykernel does) would miss the child processes of a cell, and the host would have no group to send a signal to.
-Python 2.7 to 3.14, standard library only, nothing of it stays visible to the kernel.
+Python 2.7 to 3.14, standard library only; all that stays of it is an entry in `sys.modules`.
 
     python shim.py -m MODULE [ARGUMENT]...
     python shim.py SCRIPT [ARGUMENT]...
@@ -20,6 +20,8 @@ def main():  # type: ignore[no-untyped-def]  # Python 2.7 has no annotations
         pass
     # `python -m` puts the working directory first, `python SCRIPT` the script's folder; here it is the shim's own.
     sys.path.pop(0)
+    # ipykernel leaves the files of the modules that it finds at its start out of the debugger's call stack.
+    sys.modules["_jupyter_apptainer_shim"] = sys.modules["__main__"]
     import runpy
 
     if sys.argv[1] == "-m":

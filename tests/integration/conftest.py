@@ -56,9 +56,22 @@ class RunningKernel:
         assert kernel.instance is not None
         return kernel.instance
 
+    def connect(self) -> None:
+        """Open the channels and wait until the kernel answers."""
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=TIMEOUT_S)
+
+    def end(self) -> None:
+        """Shut the kernel down if it still runs, and give back what the client holds."""
+        self.client.stop_channels()
+        if self.manager.has_kernel:
+            self.manager.shutdown_kernel(now=True)
+        else:
+            self.manager.cleanup_resources()
+
     def begin(self, code: str) -> str:
         """Send a cell and wait until the kernel is busy with it."""
-        msg_id = self.client.execute(code)
+        msg_id: str = self.client.execute(code)
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             message = self.client.get_iopub_msg(timeout=TIMEOUT_S)
@@ -155,26 +168,33 @@ def start_kernel(make_kernelspec: MakeKernelspec, tmp_path: Path) -> Iterator[St
         except BaseException:
             km.cleanup_resources()
             raise
-        client = km.client()
-        kernel = RunningKernel(km, client)
+        kernel = RunningKernel(km, km.client())
         running.append(kernel)
-        client.start_channels()
-        client.wait_for_ready(timeout=TIMEOUT_S)
+        kernel.connect()
         return kernel
 
     yield start
     for kernel in running:
-        kernel.client.stop_channels()
-        if kernel.manager.has_kernel:
-            kernel.manager.shutdown_kernel(now=True)
-        else:
-            kernel.manager.cleanup_resources()
+        kernel.end()
 
 
 @pytest.fixture
 def kernel(start_kernel: StartKernel) -> RunningKernel:
     """One kernel of the starter image."""
     return start_kernel()
+
+
+@pytest.fixture(scope="module")
+def shared_kernel(starter_kernel: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKernel]:
+    """One kernel, of a kernelspec that `kernel add` made, for all tests of a module that do not disturb it."""
+    manager = KernelManager(kernel_name=starter_kernel)
+    manager.start_kernel(cwd=str(tmp_path_factory.mktemp("shared")))
+    kernel = RunningKernel(manager, manager.client())
+    try:
+        kernel.connect()
+        yield kernel
+    finally:
+        kernel.end()
 
 
 def list_entries(places: Places) -> list[LedgerEntry]:
