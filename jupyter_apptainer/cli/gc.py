@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from ..instances.janitor import Leftover, end_entry, find_leftovers
+from ..instances.janitor import Leftover, end_leftover, find_leftovers
 from ..places import find_places
 
 
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it; 1 where something would not end."""
     places = find_places()
     leftovers = find_leftovers(places)
-    results = [(leftover, None if arguments.dry_run else end_entry(places, leftover.entry)) for leftover in leftovers]
+    results = [(leftover, None if arguments.dry_run else end_leftover(places, leftover)) for leftover in leftovers]
     if arguments.json:
         print(json.dumps([_to_json(leftover, is_ended) for leftover, is_ended in results], indent=2))
     else:

@@ -115,7 +115,8 @@ def build_instance_start(
 ) -> Command[None]:
     """`instance start`. `env` comes from `build_engine_environment`."""
     argv = (engine.path, "instance", "start", *build_container_flags(engine, options), image, name, *arguments)
-    return Command(argv, env, returns_nothing, f"start instance {name}", image, timeout_s=120)
+    # The engine mounts the folder that it is started in: whatever the server's happens to be is nothing for the container.
+    return Command(argv, env, returns_nothing, f"start instance {name}", image, timeout_s=120, cwd="/")
 
 
 def build_exec(

@@ -160,13 +160,27 @@ def find_leftovers(places: Places) -> list[Leftover]:
 
 def sweep(places: Places) -> list[Leftover]:
     """End all leftovers and remove their files; returns those that were ended."""
-    return [leftover for leftover in find_leftovers(places) if end_entry(places, leftover.entry)]
+    return [leftover for leftover in find_leftovers(places) if end_leftover(places, leftover)]
+
+
+def end_leftover(places: Places, leftover: Leftover) -> bool:
+    """End one of them, and remove the connection file that its owner can remove no more; True when nothing is left."""
+    is_gone = end_entry(places, leftover.entry)
+    if is_gone and leftover.entry.connection_file:
+        with suppress(OSError):
+            os.unlink(leftover.entry.connection_file)
+    return is_gone
 
 
 def remove_tree(path: str) -> None:
     """Remove a folder of ours. Files in a kernel's /tmp may be read-only, and folders without permissions."""
 
+    root = os.path.abspath(path)
+
     def make_writable(function: object, name: str, error: object) -> None:
+        # Nothing above the tree is ours to change.
+        if not os.path.lexists(name) or not os.path.abspath(name).startswith(root + os.sep):
+            return
         with suppress(OSError):
             os.chmod(os.path.dirname(name), 0o700)
             if os.path.isdir(name) and not os.path.islink(name):
@@ -175,8 +189,10 @@ def remove_tree(path: str) -> None:
             else:
                 os.unlink(name)
 
-    with suppress(FileNotFoundError):
-        shutil.rmtree(path, onerror=make_writable)
+    if os.path.lexists(root):
+        shutil.rmtree(root, onerror=make_writable)
+        # A folder that was not empty at the first try is, now that what was in it could be removed.
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def _remove_engine_files(name: str, record_dir: Path, log_paths: tuple[str, str]) -> None:

@@ -66,6 +66,7 @@ class LedgerEntry:
 
     owner: the process that started it and will stop it; once that is gone, the janitor may. instance: None while it starts.
     directories: folders of ours that go with it. overlays: image files that it has mounted for writing.
+    connection_file: the client's, which goes with a kernel that nobody owns any more.
     record_dir, log_dir: where the engine keeps its file about the instance and its logs, known before the start.
     """
 
@@ -79,6 +80,7 @@ class LedgerEntry:
     log_dir: str
     directories: tuple[str, ...] = ()
     overlays: tuple[str, ...] = ()
+    connection_file: str = ""
     instance: Instance | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -95,6 +97,7 @@ class LedgerEntry:
             "log_dir": self.log_dir,
             "directories": list(self.directories),
             "overlays": list(self.overlays),
+            "connection_file": self.connection_file,
             "instance": self.instance.to_json() if self.instance else None,
         }
 
@@ -112,5 +115,6 @@ class LedgerEntry:
             log_dir=record["log_dir"],
             directories=tuple(record["directories"]),
             overlays=tuple(record["overlays"]),
+            connection_file=record["connection_file"],
             instance=Instance.from_json(record["instance"]) if record["instance"] else None,
         )

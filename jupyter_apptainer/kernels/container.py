@@ -66,6 +66,7 @@ class ContainerKernel:
         folders: EngineFolders,
         environ: Mapping[str, str],
         label: str = "",
+        connection_file: str = "",
         log: logging.Logger | logging.LoggerAdapter[Any] | None = None,
         read_ahead: Sequence[str] = (),
     ) -> None:
@@ -78,6 +79,7 @@ class ContainerKernel:
         self._folders = folders
         self._environ = dict(environ)
         self._label = label
+        self._connection_file = connection_file
         self._read_ahead = tuple(read_ahead)
         self._starter_program: subprocess.Popen[bytes] | None = None
         self._kernel: ProcessIdentity | None = None
@@ -146,6 +148,7 @@ class ContainerKernel:
             record_dir=self._folders.record_dir,
             log_dir=self._folders.log_dir,
             directories=(self.plan.private_dir, self.plan.scratch_dir),
+            connection_file=self._connection_file,
             overlays=tuple(flag for flag in self.plan.options.overlays if not flag.endswith(":ro")),
         )
         self._entry = entry

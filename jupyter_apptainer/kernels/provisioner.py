@@ -79,6 +79,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
                 folders=preparation.folders,
                 environ=os.environ,
                 label=preparation.environ.get("JPY_SESSION_NAME") or self.kernel_spec.display_name,
+                connection_file=self.parent.connection_file if self.parent else "",
                 log=self.log,
                 read_ahead=probe.start_files if probe and self.settings.read_ahead else (),
             )

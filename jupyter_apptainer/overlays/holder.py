@@ -12,9 +12,9 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ..engine.holders import find_holders
 from ..instances.ledger import iter_entries
-from ..instances.model import FUSE_HELPERS
-from ..instances.process import iter_stats
+from ..instances.process import read_stat
 from ..places import Places
 
 # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
@@ -52,24 +52,10 @@ def is_locked(path: str, *, for_writing: bool) -> bool:
 
 def find_holder(path: str, places: Places) -> Holder | None:
     """Find the process that serves the overlay, if it is one that we may look at."""
-    try:
-        wanted = os.stat(path)
-    except OSError:
-        return None
-    for stat in iter_stats():
-        if stat.comm in FUSE_HELPERS and _has_open(stat.pid, wanted):
-            for entry in iter_entries(places):
-                if entry.instance and entry.instance.starter.pid == stat.session:
-                    return Holder(stat.pid, entry.name, entry.label, entry.owner.is_alive())
-            return Holder(stat.pid, None, None, True)
+    for found in find_holders(path):
+        stat = read_stat(found.pid)
+        for entry in iter_entries(places):
+            if stat and entry.instance and entry.instance.starter.pid == stat.session:
+                return Holder(found.pid, entry.name, entry.label, entry.owner.is_alive())
+        return Holder(found.pid, None, None, True)
     return None
-
-
-def _has_open(pid: int, wanted: os.stat_result) -> bool:
-    with suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(OSError):
-                status = os.stat(f"/proc/{pid}/fd/{name}")
-                if (status.st_ino, status.st_dev) == (wanted.st_ino, wanted.st_dev):
-                    return True
-    return False

@@ -49,6 +49,17 @@ def coloured(text: str) -> str:
 SAMPLES = (
     # --- the host
     Sample(
+        "image-unpack",
+        "INFO:    squashfuse not found, will not be able to mount SIF or other squashfs files\n"
+        "INFO:    Converting SIF file to temporary sandbox...\n"
+        "FATAL:   while extracting /d/a.sif: root filesystem extraction failed: extract command failed: "
+        + coloured("Requesting capability set 0x000001ffffffffff while permitted capability set is 0x000001fffeffffff")
+        + ": exit status 1\n",
+        e.FuseHelperMissing,
+        "squashfuse is not installed",
+        "sudo apt-get install squashfuse",
+    ),
+    Sample(
         "capabilities",
         coloured("Requesting capability set 0x000001ffffffffff while permitted capability set is 0x000001fffeffffff"),
         e.MissingCapabilities,
@@ -170,6 +181,14 @@ SAMPLES = (
         argv=OVERLAY,
     ),
     Sample(
+        "fuse2fs-missing",
+        f"FATAL:   container creation failed: mount hook function failure: mount /proc/self/fd/6->{SESSION}/overlay-images/0 "
+        "error: while mounting image /proc/self/fd/6: failed to mount ext3 filesystem: operation not permitted\n",
+        e.FuseHelperMissing,
+        "fuse2fs is not installed",
+        argv=OVERLAY,
+    ),
+    Sample(
         "fuse-overlayfs-missing",
         "FATAL:   container creation failed: mount hook function failure: hook function for tag layer returns error: "
         f"can't mount overlay filesystem to {SESSION}/final: invalid argument\n",
@@ -284,6 +303,13 @@ SAMPLES = (
         "export APPTAINER_CONFIGDIR=",
     ),
     Sample(
+        "temporary-folder",
+        "FATAL:   while creating temporary overlay directory: mkdir /scratch/u/overlay-4204598055: permission denied\n",
+        e.CommandError,
+        "/scratch/u/overlay-4204598055: permission denied",
+        "export APPTAINER_TMPDIR=",
+    ),
+    Sample(
         "overlay-missing",
         "FATAL:   while loading overlay images: failed to open overlay image /data/my work.img: failed to retrieve path for "
         "/data/my work.img: lstat /data/my work.img: no such file or directory\n",
@@ -383,6 +409,13 @@ SAMPLES = (
         "apptainer overlay create --size 1024 /d/a.sif",
     ),
     Sample(
+        "image-not-writable",
+        "FATAL:   could not use /d/a.sif for writing, you don't have write permissions\n",
+        e.OverlayReadOnly,
+        "/d/a.sif was to be used with --writable",
+        "--overlay FILE",
+    ),
+    Sample(
         "overlay-unclean",
         "FATAL:   container creation failed: image driver mount failure: fuse2fs exited: /proc/self/fd/3: Writes are not supported "
         "by this file system with recovery needed. Please run e2fsck -fy.\n",
@@ -459,11 +492,25 @@ SAMPLES = (
         "chmod a+r /d/a.sif",
     ),
     Sample(
+        "image-unreadable",
+        "FATAL:   While checking container encryption: could not open image /d/a.sif: /d/a.sif is not readable by the current "
+        "user, check permissions\n",
+        e.ImageNotFound,
+        "/d/a.sif cannot be read",
+    ),
+    Sample(
         "image-junk",
         "FATAL:   While checking container encryption: could not open image /d/junk.sif: image format not recognized\n",
         e.ImageInvalid,
         "/d/junk.sif is not an image",
         ".sif file",
+    ),
+    Sample(
+        "image-unreadable",
+        "FATAL:   While checking container encryption: could not open image /d/a.sif: /d/a.sif is not readable by the current "
+        "user, check permissions\n",
+        e.ImageNotFound,
+        "/d/a.sif cannot be read",
     ),
     Sample(
         "image-junk",
@@ -509,6 +556,14 @@ SAMPLES = (
         "/etc/passwd: could not mount /etc/passwd: not a directory\n",
         e.BindInvalid,
         "/etc/passwd cannot be bound there",
+    ),
+    Sample(
+        "mount-point-missing",
+        f"FATAL:   container creation failed: mount hook function failure: mount /dev->{SESSION}/rootfs/dev error: while mounting "
+        f"{SESSION}/dev: destination /dev doesn't exist in container\n",
+        e.BindInvalid,
+        "the folder /dev does not exist in a.sif",
+        "no unpacked image",
     ),
     # --- instances
     Sample(
@@ -598,6 +653,13 @@ SAMPLES = (
         "--no-https",
         title="pull x.sif",
         subject="docker://localhost:5000/x",
+    ),
+    Sample(
+        "registry-plain-http",
+        "FATAL:   While making image from oci registry: pinging container registry localhost:5000: Get "
+        '"https://localhost:5000/v2/": tls: first record does not look like a TLS handshake\n',
+        e.RegistryError,
+        "plain HTTP",
     ),
     Sample(
         "registry-login",

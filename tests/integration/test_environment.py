@@ -166,9 +166,7 @@ def test_working_directories_with_odd_names(start_kernel: StartKernel, tmp_path:
 @pytest.mark.parametrize("name", ["with space.sif", 'comma,colon:quote".sif', "ünïcödé.sif"])
 def test_images_with_odd_names(start_kernel: StartKernel, starter_image: Path, tmp_path: Path, name: str) -> None:
     image = tmp_path / name
-    os.link(starter_image, image) if os.stat(starter_image).st_dev == tmp_path.stat().st_dev else image.symlink_to(
-        starter_image
-    )
+    image.symlink_to(starter_image)
     kernel = start_kernel({"image": str(image)})
     assert kernel.value("1 + 1") == 2
 

@@ -88,6 +88,8 @@ def test_interrupts_by_signal_and_by_message(start: Start) -> None:
         else:
             client.control_channel.send(client.session.msg("interrupt_request", content={}))
         reply = client.get_shell_msg(timeout=20)
+        while reply["msg_type"] != "execute_reply":
+            reply = client.get_shell_msg(timeout=20)
         assert reply["content"]["ename"] == "KeyboardInterrupt", way
     assert run(client, "print(1)") == ("ok", "1\n")
 

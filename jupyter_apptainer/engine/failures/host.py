@@ -17,6 +17,15 @@ def _advise_capabilities(words: Mapping[str, str]) -> str:
 _DOCKER = "inside Docker, start the outer container with `--security-opt seccomp=unconfined`"
 
 ROWS: tuple[Rule, ...] = (
+    # Without squashfuse the engine unpacks the image in a second run of itself, whose own failure is not the point.
+    build_row(
+        "image-unpack",
+        r"squashfuse not found, will not be able to mount SIF(?s:.*)root filesystem extraction failed",
+        e.FuseHelperMissing,
+        "squashfuse is not installed, and the image {subject} could not be unpacked instead",
+        "`sudo apt-get install squashfuse` or `sudo dnf install squashfuse`, or `jupyter apptainer engine install`",
+        where="anywhere",
+    ),
     build_row(
         "capabilities",
         r"Requesting capability set 0x(?P<wanted>[0-9a-f]+) while permitted capability set is 0x(?P<permitted>[0-9a-f]+)",
@@ -92,7 +101,7 @@ ROWS: tuple[Rule, ...] = (
     ),
     build_row(
         "fuse2fs-missing",
-        r"failed to attach loop device|fuse2fs not found",
+        r"failed to attach loop device|failed to mount ext3 filesystem|fuse2fs not found",
         e.FuseHelperMissing,
         "an ext3 overlay cannot be mounted: fuse2fs is not installed",
         "`sudo apt-get install fuse2fs` or `sudo dnf install fuse2fs`, or `jupyter apptainer engine install`",

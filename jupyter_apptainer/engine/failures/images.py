@@ -10,6 +10,9 @@ from .rule import Rule, build_row
 
 
 def _advise_search_program(words: Mapping[str, str]) -> str:
+    if words["subject"].startswith("instance://"):
+        # Said also where the program that mounted the image has died: then nothing at all can be found.
+        return "if other programs are not found either, the instance is broken: stop it and start a new one"
     return f"see what there is: `apptainer exec {shlex.quote(words['subject'])} sh -c 'ls /usr/bin /usr/local/bin'`"
 
 
@@ -49,7 +52,7 @@ ROWS: tuple[Rule, ...] = (
     ),
     build_row(
         "image-unreadable",
-        r"open image (?P<path>.+?): .*permission denied",
+        r"open image (?P<path>.+?): .*(?:permission denied|is not readable by the current user)",
         e.ImageNotFound,
         "the image {path} cannot be read by this user",
         "ask its owner: `chmod a+r {path}`, and `a+x` on the folders above it",
@@ -86,6 +89,13 @@ ROWS: tuple[Rule, ...] = (
         r"while mounting (?P<path>.+?): could not mount .+?: (?P<why>not a directory|is a directory)",
         e.BindInvalid,
         "{path} cannot be bound there: one side is a file and the other a folder",
+    ),
+    build_row(
+        "mount-point-missing",
+        r"destination (?P<path>.+?) doesn't exist in container",
+        e.BindInvalid,
+        "the folder {path} does not exist in {subject}, so nothing can be mounted there",
+        "create it in the image; a folder without it is probably no unpacked image at all",
     ),
     build_row(
         "instance-exists",

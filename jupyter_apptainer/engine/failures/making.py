@@ -11,7 +11,7 @@ _LOGIN = "log in: `apptainer registry login -u USER docker://HOST`; a misspelt n
 ROWS: tuple[Rule, ...] = (
     build_row(
         "registry-plain-http",
-        r"http: server gave HTTP response to HTTPS client",
+        r"server gave HTTP response to HTTPS client|first record does not look like a TLS handshake",
         e.RegistryError,
         "the registry of {subject} speaks plain HTTP",
         "add `--no-https`",

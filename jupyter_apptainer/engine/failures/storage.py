@@ -48,6 +48,13 @@ ROWS: tuple[Rule, ...] = (
         "make the home folder writable, or choose another: `export APPTAINER_CONFIGDIR=/var/tmp/apptainer-$USER`",
     ),
     build_row(
+        "temporary-folder",
+        r"temporary (?:\w+ )?(?:directory|file)\b.*: (?:mkdir|open|stat) (?P<path>.+?): (?P<why>.+)",
+        e.CommandError,
+        "the engine cannot write its temporary files to {path}: {why}",
+        "choose a folder of yours: `export APPTAINER_TMPDIR=/var/tmp`, and unset TMPDIR",
+    ),
+    build_row(
         "overlay-missing",
         r"failed to open overlay image (?P<path>.+?): failed to retrieve path",
         e.OverlayNotFound,
@@ -134,6 +141,13 @@ ROWS: tuple[Rule, ...] = (
         e.OverlayNotFound,
         "the image {path} has no overlay in it, which --writable needs",
         "add one: `apptainer overlay create --size 1024 {path}`",
+    ),
+    build_row(
+        "image-not-writable",
+        r"could not use (?P<path>.+?) for writing, you don't have write permissions",
+        e.OverlayReadOnly,
+        "{path} was to be used with --writable, but this user may not write to it",
+        "use a copy of your own, or an overlay instead: `--overlay FILE`",
     ),
     build_row(
         "overlay-unclean",
