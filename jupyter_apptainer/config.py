@@ -46,6 +46,12 @@ class ApptainerConfig(Configurable):
         why. The answer is kept until the image changes. Default: True.""",
     ).tag(config=True)
 
+    ca_bundle = Unicode(
+        "",
+        help="""A file of certificates in PEM format, for builds behind a proxy with its own certificate authority. Empty (the
+        default): what SSL_CERT_FILE, PIP_CERT or REQUESTS_CA_BUNDLE name. Example: "/etc/ssl/certs/ca-certificates.crt".""",
+    ).tag(config=True)
+
 
 def load_config() -> Config:
     """Read jupyter_apptainer_config.py and .json from Jupyter's configuration folders; the user's own win."""

@@ -35,8 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--ca-bundle",
         metavar="FILE",
-        type=Path,
-        help="certificates of a proxy, in PEM format (default: what SSL_CERT_FILE, PIP_CERT or REQUESTS_CA_BUNDLE name)",
+        help="certificates of a proxy, in PEM format (default: ApptainerConfig.ca_bundle, or what SSL_CERT_FILE, PIP_CERT or REQUESTS_CA_BUNDLE name)",
     )
     parser.add_argument("--rebuild", action="store_true", help="make the image anew")
     parser.set_defaults(func=run)
@@ -45,6 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     settings, places = ApptainerConfig(config=load_config()), find_places()
+    ca_bundle = arguments.ca_bundle or settings.ca_bundle
     with show_progress() as on_progress:
         on_progress("Looking for an engine")
         if settings.engine_path:
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             engine,
             places,
             on_progress=on_progress,
-            ca_bundle=arguments.ca_bundle.expanduser() if arguments.ca_bundle else None,
+            ca_bundle=Path(ca_bundle).expanduser() if ca_bundle else None,
             is_forced=arguments.rebuild,
         )
         on_progress("Trying the image")

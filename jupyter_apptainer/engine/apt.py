@@ -178,6 +178,8 @@ def build_apt_configuration(host: str, folder: Path, *, has_own_sources: bool = 
     }
     if has_own_sources:
         own |= {
+            # Without it apt-get ends well although it could not fetch a list.
+            "APT::Update::Error-Mode": "any",
             "Dir::Etc::sourcelist": folder / "sources.list",
             "Dir::Etc::sourceparts": "/dev/null",
             "Dir::Etc::preferences": "/dev/null",

@@ -97,9 +97,35 @@ def run_flags(engine: EngineInfo) -> tuple[str, ...]:
 
 def build_flags(engine: EngineInfo) -> tuple[str, ...]:
     """Flags that `build` needs: an ordinary user, or root without all capabilities, builds in a user namespace."""
-    if os.geteuid() != 0 or load_capabilities().missing:
-        return ("--fakeroot",)
+    if os.geteuid() == 0 and (not load_capabilities().missing or build_wrapper()):
+        return ()
+    if engine.flavour == "apptainer" and not (shutil.which("newuidmap") and shutil.which("newgidmap")):
+        # A range of ids without the programs that map it is an error to the engine; without the range, one id suffices.
+        return ("--fakeroot", "--ignore-subuid")
+    return ("--fakeroot",)
+
+
+def build_wrapper() -> tuple[str, ...]:
+    """What must stand before a `build` command: nothing, but for root without all capabilities and without a range of ids.
+
+    The engine refuses --fakeroot to such a root, though not to others; in a namespace of its own it has all capabilities.
+    """
+    if os.geteuid() == 0 and load_capabilities().missing and not has_subordinate_ids("root", 0):
+        return ("unshare", "--map-root-user")
     return ()
+
+
+def has_subordinate_ids(name: str, uid: int) -> bool:
+    """Say whether a user has ranges in both subuid(5) and subgid(5)."""
+    return all(_is_listed(Path(path), name, uid) for path in ("/etc/subuid", "/etc/subgid"))
+
+
+def _is_listed(path: Path, name: str, uid: int) -> bool:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.split(":")[0] in (name, str(uid)) for line in lines if line.count(":") == 2)
 
 
 def find_engine(

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ..errors import EngineOutputError, SpecError
 from .command import Command, Completed, returns_nothing
-from .locate import EngineInfo, build_flags, run_flags
+from .locate import EngineInfo, build_flags, build_wrapper, run_flags
 
 BindMode = Literal["rw", "ro"]
 
@@ -200,5 +200,5 @@ def build_image_build(
         flags += ["--build-arg", f"{name}={value}"]
     if mksquashfs_args and engine.flavour == "apptainer":
         flags += ["--mksquashfs-args", mksquashfs_args]
-    argv = (engine.path, "build", *flags, target, source)
+    argv = (*build_wrapper(), engine.path, "build", *flags, target, source)
     return Command(argv, env, returns_nothing, f"build {target}", source, timeout_s=None)
