@@ -147,7 +147,8 @@ def check_kernel(
 
     Where layers or binds may bring the missing piece, a missing ipykernel is left to the start itself.
     """
-    if not settings.check_image:
+    if not settings.check_image and settings.transport != "tcp":
+        # Ports are only opened for a kernel that is known to encrypt them, so there it is always asked.
         return None
     probe = probe_image(engine, spec.image, spec.command, places, os.environ)
     needs_ipykernel = is_python_command(spec.command) and _IPYKERNEL in spec.command

@@ -71,7 +71,6 @@ class ApptainerProvisioner(KernelProvisionerBase):
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Check everything, make the plan (at the first start), and set up the connection."""
-        kwargs.pop("extra_arguments", None) if self._preparation else None
         extra = kwargs.pop("extra_arguments", None) or []
         encryption = kwargs.pop("transport_encryption", None)
         kwargs = await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
@@ -160,7 +159,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
             manager.ip = build_ipc_prefix(preparation.plan.private_dir)
         policy = encryption if encryption is not None else getattr(manager, "transport_encryption", "disabled")
         probe = preparation.probe
-        can_encrypt = probe is None or probe.has_curve
+        can_encrypt = probe is not None and probe.has_curve
         if wants_tcp and not can_encrypt:
             found = probe.ipykernel if probe else "none"
             raise ConnectionImpossible(
