@@ -1,5 +1,27 @@
-"""Notebooks that run inside Apptainer containers."""
+"""Notebooks that run inside Apptainer containers.
+
+`Engine` and `AsyncEngine` run the engine from Python; `ContainerSpec` says what a kernel wants. They are loaded at first use,
+so that importing this package costs nothing.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .engine.api import AsyncEngine, Engine
+    from .kernels.spec import ContainerSpec
+
+__all__ = ["AsyncEngine", "ContainerSpec", "Engine", "__version__"]
+
+_HOMES = {"AsyncEngine": ".engine.api", "Engine": ".engine.api", "ContainerSpec": ".kernels.spec"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name], __name__), name)
