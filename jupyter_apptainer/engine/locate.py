@@ -90,9 +90,21 @@ def load_capabilities() -> Capabilities:
 
 def run_flags(engine: EngineInfo) -> tuple[str, ...]:
     """Flags that every `exec`, `run` and `instance start` of this process needs to work at all."""
-    if os.geteuid() == 0 and load_capabilities().missing:
+    if os.geteuid() == 0 and (load_capabilities().missing or is_in_user_namespace()):
         return ("--userns",)
     return ()
+
+
+def is_in_user_namespace() -> bool:
+    """Say whether this process is in a user namespace below the host's own: in a rootless container, say.
+
+    Root there passes for root with the engine, whose `exec instance://` then fails to join a namespace that was never made.
+    """
+    try:
+        mapping = Path("/proc/self/uid_map").read_text().split()
+    except OSError:
+        return False
+    return mapping != ["0", "0", "4294967295"]
 
 
 def build_flags(engine: EngineInfo) -> tuple[str, ...]:

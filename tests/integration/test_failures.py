@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from jupyter_apptainer.engine.locate import EngineInfo
 from jupyter_apptainer.engine.options import build_image_build
 from jupyter_apptainer.engine.runner import Runner
 from jupyter_apptainer.places import Places
-from tests.integration.conftest import StartKernel, list_entries
+from tests.integration.conftest import MakeKernelspec, StartKernel, list_entries
 
 
 @dataclass(frozen=True)
@@ -220,4 +221,42 @@ def test_the_instance_dies_while_the_kernel_starts(
     text = start_raw({"command": ["sh", "-c", "sleep 60; echo {connection_file}"]})
     killer.join()
     assert re.search("instance .* ended|signal SIGKILL", text), text
+    assert list_entries(places) == []
+
+
+START = """
+import sys
+from jupyter_client.manager import KernelManager
+manager = KernelManager(kernel_name=sys.argv[1])
+try:
+    manager.start_kernel(cwd="/")
+except RuntimeError as error:
+    print(error)
+finally:
+    manager.cleanup_resources()
+"""
+
+
+def start_under(wrapper: list[str], name: str) -> str:
+    """Start a kernel in a process whose world `wrapper` has changed, and return what it says."""
+    done = subprocess.run(
+        [*wrapper, sys.executable, "-c", START, name], capture_output=True, text=True, timeout=100, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.root
+def test_no_fuse(make_kernelspec: MakeKernelspec, places: Places) -> None:
+    script = 'mount --bind /dev/null /dev/fuse; exec "$@"'
+    text = start_under(["unshare", "--mount", "sh", "-c", script, "sh"], make_kernelspec())
+    assert "/dev/fuse" in text
+    assert "Hint:" in text
+    assert list_entries(places) == []
+
+
+def test_no_user_namespaces(make_kernelspec: MakeKernelspec, places: Places) -> None:
+    script = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
+    text = start_under(["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"], make_kernelspec())
+    assert re.search("user namespace", text), text
+    assert "Hint:" in text
     assert list_entries(places) == []
