@@ -11,9 +11,9 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import ssl
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -164,10 +164,12 @@ class _Build:
         return sources, refusal
 
     def _build(self, source: Source, image: Path) -> None:
-        scratch = Path(tempfile.mkdtemp(prefix="build-", dir=make_private_dir(self._places.scratch)))
+        # Named before it is made, so that an interrupt at any moment finds it.
+        scratch = make_private_dir(self._places.scratch) / f"build-{secrets.token_hex(4)}"
         fresh = image.with_name(f".{image.name}.{os.getpid()}")
         sandbox = scratch / "image"
         try:
+            make_private_dir(scratch)
             settings, temporary = scratch / "settings", scratch / "tmp"
             settings.mkdir()
             temporary.mkdir()
