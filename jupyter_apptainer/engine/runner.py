@@ -327,6 +327,6 @@ class AsyncRunner:
                 await asyncio.wait_for(process.wait(), patience_s)
                 break
         _end_rest(process.pid)
-        if process.stdin is not None:
+        if process.stdin is not None and process.stdin.transport.get_write_buffer_size():
             # What could not be written would keep the pipe open until the loop is closed.
             process.stdin.transport.abort()
