@@ -54,7 +54,7 @@ class ApptainerConfig(Configurable):
 
 
 def load_config() -> Config:
-    """Read jupyter_apptainer_config.py and .json from Jupyter's configuration folders; the user's own win."""
+    """Read jupyter_apptainer_config.py and .json from Jupyter's configuration folders, in Jupyter's order: the user's win over the machine's."""
     merged = Config()
     for folder in reversed(jupyter_config_path()):
         for loader in (JSONFileConfigLoader, PyFileConfigLoader):

@@ -19,6 +19,9 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # pkg/sylog/sylog.go and cmd/starter/c/message.c of Apptainer: "FATAL:   text", "ERROR  : text", "DEBUG   [U=0,P=1] f() text".
 _LOG_LINE = re.compile(r"^(FATAL|ERROR|WARNING|INFO|VERBOSE|DEBUG|ABRT|LOG) *:? +(?:\[U=\d+,P=\d+\] *\S+\(\) +)?(.*)$")
 _SECRET_NAME = re.compile(r"(?i)(token|secret|passw|passphrase|credential|api_?key|private_?key|auth)")
+# A secret-looking name before an equals sign: the whole word, after a dash, or one of a list ("A=1,TOKEN=x").
+_SECRET_ASSIGNMENT = re.compile(rf"(?:^|[,=])[\w-]*{_SECRET_NAME.pattern.removeprefix('(?i)')}[\w-]*=", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"(://[^/@:\s]+):[^/\s]+@")
 REDACTED = "…"
 
 
@@ -83,17 +86,18 @@ def redact_argv(argv: tuple[str, ...] | list[str]) -> list[str]:
     shown: list[str] = []
     hide_next = False
     for word in argv:
-        name, equals, _ = word.partition("=")
+        assignment = _SECRET_ASSIGNMENT.search(word)
         if hide_next:
             shown.append(REDACTED)
             hide_next = False
-        elif equals and _SECRET_NAME.search(name):
-            shown.append(f"{name}={REDACTED}")
+        elif assignment:
+            # All that follows, because a value may itself contain a comma.
+            shown.append(word[: assignment.end()] + REDACTED)
         elif word.startswith("--") and _SECRET_NAME.search(word) and not word.endswith(("-stdin", "file")):
             shown.append(word)
             hide_next = True
         else:
-            shown.append(re.sub(r"(://[^/@:\s]+):[^/@\s]+@", rf"\1:{REDACTED}@", word))
+            shown.append(_URL_PASSWORD.sub(rf"\1:{REDACTED}@", word))
     return shown
 
 

@@ -195,22 +195,30 @@ def load_engine_info(path: str, origin: Origin, places: Places, environ: Mapping
     key = f"{real}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
     cache = places.probes / "engines.json"
     known = _load_cache(cache)
-    if key not in known:
+    info = _recall(known.get(key), path, origin)
+    if info is None:
         info = _ask(path, origin, environ)
         known = {k: v for k, v in known.items() if not k.startswith(real + ":")} | {key: asdict(info)}
         _save_cache(cache, known)
-    record = known[key]
-    version = record["version"]
-    return EngineInfo(
-        path=path,
-        flavour=record["flavour"],
-        version=(version[0], version[1], version[2]),
-        version_text=record["version_text"],
-        origin=origin,
-        setuid=record["setuid"],
-        config_file=record["config_file"],
-        libexec=record["libexec"],
-    )
+    return info
+
+
+def _recall(record: Any, path: str, origin: Origin) -> EngineInfo | None:
+    """Make the answer from what was kept; None where another version of ours kept something else."""
+    try:
+        major, minor, patch = record["version"]
+        return EngineInfo(
+            path=path,
+            flavour=record["flavour"],
+            version=(int(major), int(minor), int(patch)),
+            version_text=record["version_text"],
+            origin=origin,
+            setuid=record["setuid"],
+            config_file=record["config_file"],
+            libexec=record["libexec"],
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def parse_version(completed: Completed) -> tuple[Flavour, tuple[int, int, int], str]:

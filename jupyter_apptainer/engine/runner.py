@@ -17,11 +17,11 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal, TypeVar
 
-from ..errors import CommandTimeout
+from ..errors import CommandTimeout, EngineNotFound
 from .command import Command, Completed, strip_ansi
 from .diagnose import diagnose
 
@@ -47,16 +47,34 @@ def spawn(
     stdout: int | IO[bytes] = subprocess.DEVNULL,
     stderr: int | IO[bytes] = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own and return at once; the caller owns the process and reaps it."""
-    return subprocess.Popen(
-        command.argv,
-        env=dict(command.env),
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-        cwd=command.cwd,
-        start_new_session=True,
-    )
+    """Start `command` in a session of its own and return at once; the caller owns the process and reaps it.
+
+    Raises EngineNotFound where the program is not there any more.
+    """
+    with _explaining_a_missing_program(command):
+        return subprocess.Popen(
+            command.argv,
+            env=dict(command.env),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=command.cwd,
+            start_new_session=True,
+        )
+
+
+@contextmanager
+def _explaining_a_missing_program(command: Command[Any]) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, PermissionError) as error:
+        # A working directory that is not there raises the same, with its own name.
+        if error.filename != command.argv[0]:
+            raise
+        raise EngineNotFound(
+            f"could not {command.title}: {command.argv[0]} cannot be started ({error.strerror})",
+            command=command.render(),
+        ) from error
 
 
 class _Collector:
@@ -65,11 +83,17 @@ class _Collector:
     def __init__(self, on_text: OnText | None) -> None:
         self._parts: dict[Stream, list[str]] = {"stdout": [], "stderr": []}
         self._size: dict[Stream, int] = {"stdout": 0, "stderr": 0}
-        self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._decoders: dict[Stream, codecs.IncrementalDecoder] = {
+            "stdout": decoder("replace"),
+            "stderr": decoder("replace"),
+        }
         self._on_text = on_text
 
     def feed(self, stream: Stream, data: bytes) -> None:
-        text = self._decoders[stream].decode(data)
+        self._add(stream, self._decoders[stream].decode(data))
+
+    def _add(self, stream: Stream, text: str) -> None:
         if not text:
             return
         self._parts[stream].append(text)
@@ -80,6 +104,8 @@ class _Collector:
             self._on_text(stream, text)
 
     def complete(self, argv: tuple[str, ...], returncode: int, started: float) -> Completed:
+        for name, decoder in self._decoders.items():
+            self._add(name, decoder.decode(b"", final=True))
         return Completed(
             argv=argv,
             returncode=returncode,
@@ -121,7 +147,8 @@ class Runner:
         on_text: called with ("stdout" | "stderr", text) as the text comes, in this thread.
         use_pty: give it a terminal of 100 columns as standard error, so that it draws progress.
 
-        Raises what `diagnose` finds in the output; CommandTimeout after `command.timeout_s` seconds.
+        Raises what `diagnose` finds in the output; CommandTimeout after `command.timeout_s` seconds; EngineNotFound where
+        the program is not there.
         KeyboardInterrupt goes through the stop ladder first.
         """
         return conclude(command, self.complete(command, on_text=on_text, use_pty=use_pty))
@@ -131,18 +158,25 @@ class Runner:
         started = time.monotonic()
         leader, follower = _open_pty() if use_pty else (-1, -1)
         collector = _Collector(on_text)
-        process = subprocess.Popen(
-            command.argv,
-            env=dict(command.env),
-            stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=follower if use_pty else subprocess.PIPE,
-            cwd=command.cwd,
-            start_new_session=True,
-        )
         try:
+            with _explaining_a_missing_program(command):
+                process = subprocess.Popen(
+                    command.argv,
+                    env=dict(command.env),
+                    stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=follower if use_pty else subprocess.PIPE,
+                    cwd=command.cwd,
+                    start_new_session=True,
+                )
+        except BaseException:
+            if use_pty:
+                os.close(leader)
+            raise
+        finally:
             if use_pty:
                 os.close(follower)
+        try:
             self._pump(command, process, leader, collector, started)
         except _DeadlinePassed:
             self._stop(process)
@@ -167,19 +201,26 @@ class Runner:
         collector: _Collector,
         started: float,
     ) -> None:
+        unsent = memoryview((command.stdin or "").encode())
         with selectors.DefaultSelector() as selector:
             assert process.stdout is not None
             selector.register(process.stdout, selectors.EVENT_READ, "stdout")
             selector.register(leader if leader >= 0 else process.stderr or -1, selectors.EVENT_READ, "stderr")
-            if process.stdin is not None and command.stdin is not None:
-                with suppress(BrokenPipeError):
-                    process.stdin.write(command.stdin.encode())
-                    process.stdin.close()
+            if process.stdin is not None:
+                os.set_blocking(process.stdin.fileno(), False)
+                selector.register(process.stdin, selectors.EVENT_WRITE, "stdin")
             while selector.get_map():
-                left = None if command.timeout_s is None else started + command.timeout_s - time.monotonic()
+                left = _time_left(command, started)
                 if left is not None and left <= 0:
                     raise _DeadlinePassed
                 for key, _ in selector.select(left):
+                    if key.data == "stdin":
+                        # What it prints is read in turns with this: a program need not read all before it answers.
+                        unsent = _write(key.fd, unsent)
+                        if not unsent and process.stdin is not None:
+                            selector.unregister(process.stdin)
+                            process.stdin.close()
+                        continue
                     # A pty answers EIO instead of an empty read once the other side is closed.
                     try:
                         data = os.read(key.fd, 65536)
@@ -189,9 +230,8 @@ class Runner:
                         collector.feed(key.data, data)
                     else:
                         selector.unregister(key.fileobj)
-            left = None if command.timeout_s is None else started + command.timeout_s - time.monotonic()
             try:
-                process.wait(left)
+                process.wait(_time_left(command, started))
             except subprocess.TimeoutExpired:
                 raise _DeadlinePassed from None
 
@@ -201,13 +241,37 @@ class Runner:
                 os.killpg(process.pid, signum)
             try:
                 process.wait(patience_s)
-                return
+                break
             except subprocess.TimeoutExpired:
                 continue
+        _end_rest(process.pid)
 
 
 class _DeadlinePassed(Exception):
     pass
+
+
+def _time_left(command: Command[Any], started: float) -> float | None:
+    return None if command.timeout_s is None else started + command.timeout_s - time.monotonic()
+
+
+def _write(descriptor: int, unsent: memoryview) -> memoryview:
+    """Write what fits and return the rest; nothing is left for a reader that is gone."""
+    try:
+        return unsent[os.write(descriptor, unsent[:65536]) :]
+    except BlockingIOError:
+        return unsent
+    except BrokenPipeError:
+        return unsent[:0]
+
+
+def _end_rest(group: int) -> None:
+    """Ask what is left of a process group to end: a shell makes its background jobs ignore INT.
+
+    TERM and not KILL, because a FUSE helper unmounts and writes back first.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
 
 
 class AsyncRunner:
@@ -221,15 +285,16 @@ class AsyncRunner:
         """Run `command` to its end and return how it ended, whatever the exit status."""
         started = time.monotonic()
         collector = _Collector(on_text)
-        process = await asyncio.create_subprocess_exec(
-            *command.argv,
-            env=dict(command.env),
-            stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=command.cwd,
-            start_new_session=True,
-        )
+        with _explaining_a_missing_program(command):
+            process = await asyncio.create_subprocess_exec(
+                *command.argv,
+                env=dict(command.env),
+                stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=command.cwd,
+                start_new_session=True,
+            )
         try:
             await asyncio.wait_for(self._pump(command, process, collector), command.timeout_s)
         except asyncio.TimeoutError:
@@ -260,4 +325,8 @@ class AsyncRunner:
                 os.killpg(process.pid, signum)
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(process.wait(), patience_s)
-                return
+                break
+        _end_rest(process.pid)
+        if process.stdin is not None and process.stdin.transport.get_write_buffer_size():
+            # What could not be written would keep the pipe open until the loop is closed.
+            process.stdin.transport.abort()

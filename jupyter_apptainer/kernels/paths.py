@@ -14,7 +14,8 @@ def map_to_host(path: str, plan: LaunchPlan) -> str | None:
     Relative paths are taken from the kernel's working directory.
     """
     absolute = posixpath.normpath(posixpath.join(plan.cwd, path))
-    for bind in sorted(plan.binds, key=lambda bind: len(bind.destination), reverse=True):
+    # A later mount lies on top of an earlier one.
+    for bind in reversed(plan.binds):
         if absolute == bind.destination or absolute.startswith(bind.destination.rstrip("/") + "/"):
             inside = posixpath.relpath(absolute, bind.destination)
             found = bind.source if inside == "." else posixpath.join(bind.source, inside)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,6 +29,9 @@ INSTANCE_LOG = "instance.log"
 _TEMPORARY = ("/tmp", "/var/tmp")
 # The engine splits `--overlay` and `--home` at these.
 _ODD = re.compile(r'[,:"]')
+# Python's options: `-W` and `-X` take a value, `-c` and `-m` end the options, also at the end of a cluster ("-Im").
+_PYTHON_OPTION_WITH_VALUE = re.compile(r"-[^cmWX]*[WX]$")
+_PYTHON_PROGRAM_OPTION = re.compile(r"-[^cmWX]*[cm]")
 
 
 @dataclass(frozen=True)
@@ -247,10 +250,29 @@ def _plan_command(spec: ContainerSpec, context: LaunchContext) -> tuple[str, ...
     words = [word.replace("{connection_file}", connection) for word in spec.command]
     words += context.extra_arguments
     if is_python_command(spec.command):
-        at = next((i for i, word in enumerate(words) if i and (word == "-m" or not word.startswith("-"))), None)
-        if at is not None and "-c" not in words[:at]:
+        at = _find_program(words)
+        if at is not None:
             return (*words[:at], posixpath.join(context.private_dir, SHIM), *words[at:])
     return ("/bin/sh", posixpath.join(context.private_dir, SESSION_SCRIPT), *words)
+
+
+def _find_program(words: Sequence[str]) -> int | None:
+    """Return the position of `-m` or of the script in a Python command line; None where the shim cannot stand before it.
+
+    That is so with `-c` and with `-m` glued to other options (`-Im`): there the session script serves as well.
+    """
+    at = 1
+    while at < len(words):
+        word = words[at]
+        if word == "-m" or not word.startswith("-"):
+            return at
+        if word == "-" or not word.startswith("--"):
+            if word == "-" or _PYTHON_PROGRAM_OPTION.match(word):
+                return None
+            # These take the rest of the word, or else the next word.
+            at += bool(_PYTHON_OPTION_WITH_VALUE.match(word))
+        at += 2 if word == "--check-hash-based-pycs" else 1
+    return None
 
 
 def _plain_path(path: str, label: str, context: LaunchContext, files: list[PlannedFile]) -> str:
