@@ -304,7 +304,7 @@ FIELDS: Mapping[str, FieldRow] = {
         _parse_home,
     ),
     "isolation": FieldRow(
-        "How much of the host is hidden: default, contain (home and devices too), or containall (and its processes and IPC).",
+        "How much of the host is hidden: default, contain (home and devices too), or containall (and IPC).",
         {"enum": ["default", "contain", "containall"]},
         _choice("default", "contain", "containall"),
     ),
