@@ -26,13 +26,14 @@ class ApptainerConfig(Configurable):
         ("auto", "ipc", "tcp"),
         default_value="auto",
         help="""How server and kernel talk. "ipc": sockets in a folder that only you can enter. "tcp": ports on this machine's
-        loopback, encrypted and authenticated with CurveZMQ; needs ipykernel 7.3 in the image. "auto" (the default): ipc, and tcp
-        where the path of the folder is too long for a socket.""",
+        loopback, encrypted and authenticated with CurveZMQ; needs ipykernel 7.3 in the image. "auto" (the default): ipc. Clients that
+        run the argv of a kernel.json choose for themselves.""",
     ).tag(config=True)
 
     start_timeout_s = Float(
         60.0,
-        help="""How many seconds a kernel may take from its start until it listens, before it is given up. Default: 60.""",
+        help="""How many seconds the container may take to come up, and then the kernel until it listens, each, before the start is
+        given up. Default: 60.""",
     ).tag(config=True)
 
     read_ahead = Bool(
@@ -54,7 +55,7 @@ class ApptainerConfig(Configurable):
 
 
 def load_config() -> Config:
-    """Read jupyter_apptainer_config.py and .json from Jupyter's configuration folders, in Jupyter's order: the user's win over the machine's."""
+    """Read jupyter_apptainer_config.py and .json from the configuration folders that `jupyter --paths` lists; earlier ones win."""
     merged = Config()
     for folder in reversed(jupyter_config_path()):
         for loader in (JSONFileConfigLoader, PyFileConfigLoader):

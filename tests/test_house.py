@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,14 +14,23 @@ import sysconfig
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 import jupyter_apptainer
+from jupyter_apptainer.cli.main import COMMANDS, EXIT_CODES, INTERRUPTED, PIPE_CLOSED, build_parser
+from jupyter_apptainer.config import ApptainerConfig
+from jupyter_apptainer.engine.environment import _KEPT
+from jupyter_apptainer.errors import iter_error_classes
+from jupyter_apptainer.kernels.environment import ALLOWED, NEVER, RESERVED
+from jupyter_apptainer.kernels.fields import UNBUILT
+from jupyter_apptainer.kernels.spec import build_json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
+REFERENCE = ROOT / "docs/reference"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 # Doors that have commands of their own below them.
@@ -140,6 +151,125 @@ def test_command_in_documents_exists(command: str) -> None:
 def test_notebook_is_kept_without_outputs(notebook: Path) -> None:
     cells = json.loads(notebook.read_text())["cells"]
     assert not [cell["id"] for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+
+
+# --- the reference, compared with the code
+
+
+def read_table(document: str, column: str) -> dict[str, list[str]]:
+    """Return the rows of the table whose header begins with `column`, by the first cell without its backquotes."""
+    rows: dict[str, list[str]] = {}
+    is_inside = False
+    for line in (REFERENCE / document).read_text().splitlines():
+        cells = [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if not cells:
+            is_inside = False
+        elif cells[0] == column:
+            is_inside = True
+        elif is_inside and not cells[0].startswith("---"):
+            rows[cells[0].strip("`")] = cells[1:]
+    return rows
+
+
+def test_every_error_is_in_the_reference() -> None:
+    rows = read_table("errors.md", "code")
+    assert {code: cells[0].strip("`") for code, cells in rows.items()} == {
+        cls.code: cls.__name__ for cls in iter_error_classes()
+    }
+    assert not [code for code, cells in rows.items() if not cells[1]]
+    hints = {cls.code: (cls.default_hint or "") for cls in iter_error_classes()}
+    assert {code: cells[2] for code, cells in rows.items()} == hints
+
+
+def test_every_field_of_kernel_json_is_in_the_reference() -> None:
+    properties: Any = build_json_schema()["properties"]
+    rows = read_table("kernel-json.md", "field")
+    assert set(rows) == set(properties) - set(UNBUILT)
+    defaults = {name: cells[1].strip("`") for name, cells in rows.items()}
+    assert {name: json.loads(text) for name, text in defaults.items() if text} == {
+        name: properties[name]["default"] for name in rows if "default" in properties[name]
+    }
+    text = (REFERENCE / "kernel-json.md").read_text()
+    assert not [name for name in UNBUILT if f"`{name}`" not in text]
+
+
+def test_every_setting_is_in_the_reference() -> None:
+    traits = ApptainerConfig.class_own_traits(config=True)
+    rows = read_table("configuration.md", "trait of `c.ApptainerConfig`")
+    written = {name: cells[1].strip("`").replace('"', "'") for name, cells in rows.items()}
+    assert written == {name: repr(trait.default()).replace('"', "'") for name, trait in traits.items()}
+    assert not [name for name, trait in traits.items() if not trait.help]
+
+
+def test_every_variable_is_in_the_reference() -> None:
+    text = (REFERENCE / "environment-variables.md").read_text()
+    names = [*_KEPT, *(pattern for pattern, _ in ALLOWED), *NEVER, *RESERVED, "JUPYTER_APPTAINER_HOME"]
+    assert not [name for name in names if f"`{name}`" not in text]
+
+
+def test_every_exit_status_is_in_the_reference() -> None:
+    rows = read_table("command-line.md", "status")
+    assert set(rows) == {str(code) for code in {0, *EXIT_CODES.values(), INTERRUPTED, PIPE_CLOSED}}
+
+
+def iter_parsers(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield the parser and all below it, each with the words that lead to it."""
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb, child in action.choices.items():
+                yield from iter_parsers(child, f"{name} {verb}".strip())
+
+
+def find_all_commands() -> dict[str, argparse.ArgumentParser]:
+    """Return every command that does something, and its parser."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for command in COMMANDS:
+        parsers = dict(iter_parsers(build_parser(command)))
+        found |= {
+            name: parser
+            for name, parser in parsers.items()
+            if name.partition(" ")[0] == command and parser.get_default("func")
+        }
+    return found
+
+
+def test_every_command_is_in_the_reference() -> None:
+    rows = read_table("command-line.md", "command")
+    plain = {" ".join(word for word in name.split() if word.islower()): cells for name, cells in rows.items()}
+    commands = find_all_commands()
+    assert set(plain) == set(commands)
+    options = "".join(read_table("command-line.md", "option"))
+    for name, parser in commands.items():
+        text = plain[name][1] + (options if "container" in plain[name][1] else "")
+        own = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+        assert not [option for option in own - {"--help"} if option not in text], name
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, *find_all_commands()])
+def test_help_has_an_example(command: str) -> None:
+    first = command.partition(" ")[0]
+    parser = dict(iter_parsers(build_parser(first or None)))[command]
+    assert f"jupyter apptainer {command}".strip() in (parser.epilog or "")
+
+
+def iter_documented_lines() -> Iterator[str]:
+    """Yield each command of ours in the shell examples of the documents and in the examples of the help."""
+    texts = [block for path in DOCUMENTS for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)]
+    texts += [parser.epilog or "" for parser in find_all_commands().values()]
+    for text in texts:
+        for line in text.replace("\\\n", " ").splitlines():
+            for part in re.split(r" && ", line.strip()):
+                if re.match(r"(\S*/)?jupyter apptainer ", part):
+                    yield part
+
+
+@pytest.mark.parametrize("line", sorted(set(iter_documented_lines())))
+def test_documented_command_line_is_accepted(line: str) -> None:
+    words = shlex.split(line, comments=True)[2:]
+    end = next((index for index, word in enumerate(words) if word in ("|", ">")), len(words))
+    arguments = build_parser(words[0]).parse_args(words[:end])
+    assert arguments.func
 
 
 # --- the files

@@ -23,15 +23,22 @@ def add_container_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-B", "--bind", action="append", metavar="SRC[:DEST[:ro|rw]]", help=FIELDS["binds"].description)
     group.add_argument("--overlay", action="append", metavar="FILE[:ro]|tmpfs", help=FIELDS["overlays"].description)
     group.add_argument("--env", action="append", metavar="NAME=VALUE", help=FIELDS["env"].description)
-    group.add_argument("--inherit-env", action="append", metavar="NAME", help=FIELDS["inherit_env"].description)
+    group.add_argument(
+        "--inherit-env", action="append", metavar="NAME|PREFIX_*", help=FIELDS["inherit_env"].description
+    )
     group.add_argument("--home", metavar="host|none|DIR", help=FIELDS["home"].description)
     group.add_argument(
         "--isolation", choices=["default", "contain", "containall"], help=FIELDS["isolation"].description
     )
     group.add_argument("--network", choices=["host", "none"], help=FIELDS["network"].description)
-    group.add_argument("--command", metavar="WORDS", help=FIELDS["command"].description)
     group.add_argument(
-        "--extra-flag", action="append", metavar="FLAG", help=FIELDS["extra_flags"].description + " --extra-flag=--FLAG"
+        "--command", metavar="WORDS", help=FIELDS["command"].description + " All words in one pair of quotes."
+    )
+    group.add_argument(
+        "--extra-flag",
+        action="append",
+        metavar="FLAG",
+        help=FIELDS["extra_flags"].description + " Written with an equals sign: --extra-flag=--fakeroot",
     )
 
 

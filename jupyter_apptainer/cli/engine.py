@@ -16,22 +16,34 @@ from .progress import show_progress
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add `engine` and its subcommands."""
-    parser = subparsers.add_parser("engine", help="get an engine, show which one is used")
+    parser = subparsers.add_parser(
+        "engine",
+        help="get an engine, show which one is used",
+        epilog="examples:\n  jupyter apptainer engine info\n  jupyter apptainer engine install",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     install = commands.add_parser(
         "install",
         help="get an engine if there is none that is new enough",
         description="Get an engine: the distribution's package where we may install it, else its packages unpacked into a "
         "folder of your own, else from conda-forge with the conda or micromamba that you have. No root needed. An engine "
-        "that is there stays until the new one works.",
+        "that is new enough is left as it is; one that is too old stays until the new one works.",
         epilog="examples:\n  jupyter apptainer engine install\n  jupyter apptainer engine install --method unpacked",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     install.add_argument("--force", action="store_true", help="get a new one even if there is one")
     install.add_argument("--method", choices=METHODS, help="only this way, even if there is an engine")
     install.set_defaults(func=_install)
-    info = commands.add_parser("info", help="all engines that were found, which one is used, and why")
-    info.add_argument("--json", action="store_true", help="for programs")
+    info = commands.add_parser(
+        "info",
+        help="all engines that were found, which one is used, and why",
+        description="Show each place where an engine is looked for, in that order, and which one is used. The exit code is "
+        "1 where there is none.",
+        epilog="examples:\n  jupyter apptainer engine info\n  jupyter apptainer engine info --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    info.add_argument("--json", action="store_true", help="print a list of objects")
     info.set_defaults(func=_info)
 
 

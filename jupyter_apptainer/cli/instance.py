@@ -16,6 +16,7 @@ from ..instances.ledger import iter_entries
 from ..instances.model import LedgerEntry
 from ..instances.stats import read_stats
 from ..places import find_places
+from .verbs import add_verb
 
 _MIB = 1024 * 1024
 
@@ -30,14 +31,23 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    listing = verbs.add_parser("list", help="instances with kernel, notebook, image, processes and memory")
+    listing = add_verb(
+        verbs, "instance", "list", "name, state, start, memory, notebook and image of each", "list", "list --json"
+    )
     listing.add_argument("--json", action="store_true", help="print a list of objects")
     listing.set_defaults(func=run_list)
-    stop = verbs.add_parser("stop", help="end instances, and the kernels in them")
+    stop = add_verb(
+        verbs,
+        "instance",
+        "stop",
+        "end instances, and the kernels in them",
+        "stop jpa-1f3c9a02-5be07c11",
+        "stop 'jpa-1f3c*'",
+    )
     stop.add_argument("names", nargs="+", metavar="NAME", help="name or pattern, as in 'jpa-1f3c*'")
     stop.set_defaults(func=run_stop)
-    logs = verbs.add_parser("logs", help="what the engine and the kernel's process printed")
-    logs.add_argument("name", metavar="NAME")
+    logs = add_verb(verbs, "instance", "logs", "what the engine and the kernel's process printed", "logs 'jpa-1f3c*'")
+    logs.add_argument("name", metavar="NAME", help="name or pattern")
     logs.set_defaults(func=run_logs)
 
 

@@ -32,9 +32,16 @@ from ..kernels.spec import ContainerSpec, parse_container_spec, resolve_paths
 from ..places import find_places
 from .container_options import add_container_options, build_config
 from .output import GREEN, RED, YELLOW, is_yes, paint, print_json, print_note, print_table
+from .verbs import add_verb
 
 _MARKS = {"ok": ("✓", GREEN), "unknown": ("?", YELLOW), "fail": ("✗", RED)}
 
+_EXAMPLES = """
+examples:
+  jupyter apptainer kernel add torch ~/images/torch.sif
+  jupyter apptainer kernel check torch
+  jupyter apptainer kernel list
+"""
 _ADD_EXAMPLES = r"""
 examples:
   jupyter apptainer kernel add torch ~/images/torch.sif
@@ -53,29 +60,56 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Add `kernel` and its subcommands."""
-    parser = subparsers.add_parser("kernel", help="container kernels: add, list, show, check, explain, edit, remove")
+    parser = subparsers.add_parser(
+        "kernel",
+        help="container kernels: add, list, show, check, explain, edit, remove",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_add_parser(commands)
     _add_edit_parser(commands)
 
-    listing = commands.add_parser("list", help="all container kernels, and whether they could start")
+    listing = add_verb(
+        commands, "kernel", "list", "all container kernels, and whether they could start", "list", "list --json"
+    )
     listing.set_defaults(func=_list)
-    show = commands.add_parser("show", help="one kernel's settings")
+    show = add_verb(
+        commands, "kernel", "show", "one kernel's settings; values that look secret are hidden", "show torch"
+    )
     show.set_defaults(func=_show)
-    check = commands.add_parser("check", help="ask the image whether it can run the kernel; says what is missing")
+    check = add_verb(
+        commands,
+        "kernel",
+        "check",
+        "ask the image whether it can run the kernel, say what is missing (exit code 1)",
+        "check torch",
+    )
     check.set_defaults(func=_check)
-    explain = commands.add_parser(
-        "explain", help="the start of a kernel as a shell script, with the reason for each variable and path"
+    explain = add_verb(
+        commands,
+        "kernel",
+        "explain",
+        "the start of a kernel as a shell script, with the reason for each variable and path; nothing is started",
+        "explain torch",
+        "explain torch --cwd ~/notebooks > start.sh",
     )
     explain.add_argument("--cwd", metavar="DIR", default=".", help="the notebook's folder (default: this one)")
     explain.set_defaults(func=_explain)
     for command in (show, check, explain):
-        command.add_argument("name", metavar="NAME")
+        command.add_argument("name", metavar="NAME", help="as `kernel list` shows it")
     for command in (listing, show, check, explain):
-        command.add_argument("--json", action="store_true", help="for programs")
+        command.add_argument("--json", action="store_true", help="print JSON")
 
-    remove = commands.add_parser("remove", help="take kernels out of Jupyter's list; images and overlays stay")
-    remove.add_argument("names", metavar="NAME", nargs="+")
+    remove = add_verb(
+        commands,
+        "kernel",
+        "remove",
+        "take kernels out of Jupyter's list; images and overlays stay",
+        "remove torch",
+        "remove -y torch r",
+    )
+    remove.add_argument("names", metavar="NAME", nargs="+", help="as `kernel list` shows it")
     remove.add_argument("-y", "--yes", action="store_true", help="do not ask")
     remove.set_defaults(func=_remove)
 
@@ -91,13 +125,15 @@ def _add_add_parser(commands: Any) -> None:
     add.add_argument("image", metavar="IMAGE", help="a .sif file or a sandbox folder")
     add_container_options(add)
     add.add_argument("--display-name", metavar="TEXT", help="what people see (default: language, version and image)")
-    add.add_argument("--language", default="python", help="the kernel's language (default: python)")
+    add.add_argument(
+        "--language", default="python", help="the kernel's language, as Jupyter names it (default: python)"
+    )
     place = add.add_mutually_exclusive_group()
     place.add_argument(
-        "--user", dest="scope", action="store_const", const="user", default="user", help="for you (default)"
+        "--user", dest="scope", action="store_const", const="user", default="user", help="for your account (default)"
     )
     place.add_argument(
-        "--sys-prefix", dest="scope", action="store_const", const="sys-prefix", help="for this environment"
+        "--sys-prefix", dest="scope", action="store_const", const="sys-prefix", help="for this Python environment"
     )
     place.add_argument("--prefix", dest="scope", metavar="DIR", type=Path, help="below DIR/share/jupyter/kernels")
     add.add_argument("--replace", action="store_true", help="overwrite a container kernel of this name")
@@ -112,11 +148,16 @@ def _add_edit_parser(commands: Any) -> None:
         epilog=_EDIT_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    edit.add_argument("name", metavar="NAME")
-    edit.add_argument("--image", help="another image")
+    edit.add_argument("name", metavar="NAME", help="as `kernel list` shows it")
+    edit.add_argument("--image", metavar="IMAGE", help="another image")
     add_container_options(edit)
     edit.add_argument(
-        "--unset", action="append", default=[], choices=[f for f in FIELDS if f != "image"], help="back to its default"
+        "--unset",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        choices=[f for f in FIELDS if f != "image"],
+        help="set a field of kernel.json back to its default; can be repeated",
     )
     edit.add_argument("--display-name", metavar="TEXT", help="what people see")
     edit.add_argument("--no-check", action="store_true", help="do not look whether the image can run the kernel")

@@ -77,6 +77,8 @@ def _iter_lines(plan: LaunchPlan, unset: Sequence[str]) -> Iterator[str]:
     remove = shlex.join(("rm", "-rf", plan.private_dir, plan.scratch_dir))
     yield "# At the end, whatever it is, container and folders go."
     yield f"trap {shlex.quote(f'{stop}; {remove}')} EXIT"
+    # Some shells run the EXIT trap only where they end by themselves.
+    yield "trap 'exit 1' HUP INT TERM"
     yield ""
     yield "# The container. It stays while kernels in it come and go."
     yield _render_command(plan.instance_argv)

@@ -260,7 +260,7 @@ _WORDS: Mapping[str, object] = {"type": "string", "pattern": r"^[^\x00]*$"}
 
 FIELDS: Mapping[str, FieldRow] = {
     "image": FieldRow(
-        "The image: path of a .sif file or sandbox folder (~, $VAR; relative to the kernel.json), or a URI to be pulled.",
+        "The image: path of a .sif file or sandbox folder (~, $VAR; relative to the kernel.json). A URI is never pulled at a start.",
         {"type": "string", "pattern": IMAGE_PATTERN},
         _parse_image,
     ),
@@ -287,7 +287,7 @@ FIELDS: Mapping[str, FieldRow] = {
         lambda overlays: [format_overlay(overlay) for overlay in overlays],
     ),
     "env": FieldRow(
-        "Variables of the kernel.",
+        "Variables of the kernel, by name; values arrive as they are.",
         {"type": "object", "propertyNames": {"pattern": NAME_PATTERN}, "additionalProperties": _WORDS},
         _parse_env,
         dict,
@@ -299,12 +299,12 @@ FIELDS: Mapping[str, FieldRow] = {
         list,
     ),
     "home": FieldRow(
-        "The home folder in the container: host (the real one), none, or another folder of the host.",
+        "The home folder in the container: host (your own), none (an empty one that goes with the kernel), or a folder of the host.",
         {"type": "string", "pattern": HOME_PATTERN},
         _parse_home,
     ),
     "isolation": FieldRow(
-        "How much of the host is hidden: default, contain, or containall (own processes and environment too).",
+        "How much of the host is hidden: default, contain (home and devices too), or containall (and IPC).",
         {"enum": ["default", "contain", "containall"]},
         _choice("default", "contain", "containall"),
     ),
@@ -321,7 +321,7 @@ FIELDS: Mapping[str, FieldRow] = {
     ),
     "network": FieldRow("host, or none for no network at all.", {"enum": ["host", "none"]}, _choice("host", "none")),
     "extra_flags": FieldRow(
-        "Further flags of the engine, as typed.",
+        "Further flags for the engine's `instance start`, each word as typed.",
         {"type": "array", "items": _WORDS, "prefixItems": [{"pattern": "^-"}]},
         _parse_extra_flags,
         list,
