@@ -81,13 +81,22 @@ def make_private_dir(path: Path) -> Path:
 
     Raises PermissionError where a folder of that name belongs to somebody else, or is a link: /tmp is everybody's.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not path.parent.is_dir():
+        # `mkdir(parents=True)` would make the folders above with everybody's permissions.
+        make_private_parents(path.parent)
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
         if not is_private_dir(path):
             raise PermissionError(f"{path} is not a folder of ours (uid {os.getuid()}) with mode 0700") from None
     return path
+
+
+def make_private_parents(path: Path) -> None:
+    """Create `path` and what is missing above it, each with mode 0700. What exists stays as it is."""
+    if not path.is_dir():
+        make_private_parents(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_private_file(path: Path, content: str) -> Path:

@@ -230,7 +230,7 @@ def test_old_temporary_folders_are_named_and_young_ones_are_not(engine: EngineIn
     assert probe.status == "warn"
     assert str(old) in probe.detail
     assert str(young) not in probe.detail
-    assert f"rm -rf {old}" in str(probe.fix)
+    assert str(old) in str(probe.fix).partition("rm -rf")[2]
     assert old.exists()
 
 

@@ -86,7 +86,7 @@ class LaunchPlan:
 class LaunchContext:
     """What the plan has to know of this machine and of the request.
 
-    cwd: the notebook's folder. home: the user's. environ: the server's variables and the request's. kernelspec_env: `env` at the
+    cwd: the notebook's folder. home: HOME of the user; engine_home: the home in passwd(5), which the engine mounts by itself. environ: the server's variables and the request's. kernelspec_env: `env` at the
     top of kernel.json. has_nvidia: a GPU's device node is there. extra_arguments: appended to the kernel's command.
     private_dir, scratch_dir: will be made for this kernel. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
@@ -96,6 +96,7 @@ class LaunchContext:
     instance_name: str
     cwd: str
     home: str
+    engine_home: str
     private_dir: str
     scratch_dir: str
     ipython_dir: str
@@ -188,6 +189,8 @@ def _plan_home(spec: ContainerSpec, context: LaunchContext, files: list[PlannedF
         own = posixpath.join(context.scratch_dir, "home")
         files.append(PlannedFile("folder", own, "an empty home folder that goes with the kernel"))
         return f"{own}:{context.home}"
+    if context.home != context.engine_home:
+        return f"{_plain_path(context.home, 'home', context, files)}:{context.home}"
     return None
 
 

@@ -6,6 +6,7 @@ Everything that would fail later with a riddle is refused here with a sentence: 
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ def prepare_launch(
         instance_name=build_instance_name(kernel_id, token),
         cwd=cwd,
         home=environ.get("HOME") or os.path.expanduser("~"),
+        engine_home=pwd.getpwuid(os.getuid()).pw_dir,
         private_dir=str(find_private_dir(places, token)),
         scratch_dir=str(places.scratch / token),
         environ=environ,

@@ -189,3 +189,11 @@ def test_binds_by_path_and_mode(start_kernel: StartKernel, tmp_path: Path) -> No
 def test_host_tmp_stays_clean(kernel: RunningKernel, places: Places) -> None:
     assert kernel.run("import tempfile; tempfile.mkstemp()").status == "ok"
     assert kernel.value("__import__('tempfile').gettempdir()") == "/tmp"
+
+
+def test_a_home_other_than_that_of_passwd(start_kernel: StartKernel, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "marker").touch()
+    kernel = start_kernel(env=os.environ | {"HOME": str(tmp_path / "home")})
+    assert kernel.value("__import__('os').path.expanduser('~')") == str(tmp_path / "home")
+    assert "marker" in kernel.value("__import__('os').listdir(__import__('os').path.expanduser('~'))")

@@ -54,6 +54,8 @@ def wait_ready(client: BlockingKernelClient) -> None:
         client.kernel_info()
         with suppress(queue.Empty):
             client.get_shell_msg(timeout=1)
+            # Now that it lives: until what it broadcasts arrives, too.
+            client.wait_for_ready(timeout=TIMEOUT_S)
             return
     raise AssertionError("the kernel did not answer")
 

@@ -40,6 +40,7 @@ class Host:
             instance_name="jpa-k",
             cwd=str(self.root / "work"),
             home="/home/u",
+            engine_home="/home/u",
             private_dir=str(self.root / "run"),
             scratch_dir=str(self.root / "scratch"),
             ipython_dir="/home/u/.ipython",

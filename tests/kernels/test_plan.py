@@ -23,6 +23,7 @@ CONTEXT = LaunchContext(
     instance_name="jpa-1f3c-aa",
     cwd="/data/project",
     home="/home/u",
+    engine_home="/home/u",
     private_dir="/run/user/1000/jpa/aa",
     scratch_dir="/var/tmp/jpa-1000/aa",
     ipython_dir="/home/u/.local/share/jupyter-apptainer/ipython",
@@ -413,3 +414,8 @@ def test_a_plan_is_for_one_engine() -> None:
     old = replace(ENGINE, flavour="singularity", version=(3, 8, 7))
     assert "--no-eval" not in plan(engine=old).instance_argv
     assert isinstance(parse_container_spec({"image": "/i.sif"}), ContainerSpec)
+
+
+def test_a_home_that_passwd_does_not_know_is_mounted_by_name() -> None:
+    assert plan(home="/scratch/u").options.home == "/scratch/u:/scratch/u"
+    assert plan().options.home is None
