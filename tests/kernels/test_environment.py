@@ -28,7 +28,21 @@ def plan(
 
 @pytest.mark.parametrize(
     "name",
-    ["LANG", "LC_ALL", "LC_TIME", "TZ", "TERM", "USER", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "OMP_NUM_THREADS", "https_proxy", "NO_PROXY", "JPY_SESSION_NAME", "KERNEL_ID"],
+    [
+        "LANG",
+        "LC_ALL",
+        "LC_TIME",
+        "TZ",
+        "TERM",
+        "USER",
+        "CUDA_VISIBLE_DEVICES",
+        "SLURM_JOB_ID",
+        "OMP_NUM_THREADS",
+        "https_proxy",
+        "NO_PROXY",
+        "JPY_SESSION_NAME",
+        "KERNEL_ID",
+    ],
 )
 def test_usual_variables_arrive(name: str) -> None:
     assert plan({name: "x"})[name].value == "x"
@@ -36,7 +50,23 @@ def test_usual_variables_arrive(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "XDG_DATA_HOME", "JUPYTERHUB_API_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "SSH_AUTH_SOCK", "lang", "LANGUAGE_SERVER", "TMPDIR"],
+    [
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+        "PATH",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "XDG_DATA_HOME",
+        "JUPYTERHUB_API_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_TOKEN",
+        "SSH_AUTH_SOCK",
+        "lang",
+        "LANGUAGE_SERVER",
+        "TMPDIR",
+    ],
 )
 def test_others_do_not(name: str) -> None:
     assert plan({name: "x"}) == {}
