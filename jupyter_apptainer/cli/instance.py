@@ -69,12 +69,13 @@ def run_list(arguments: argparse.Namespace) -> int:
 def run_stop(arguments: argparse.Namespace) -> int:
     """End all that match; 1 where one would not end."""
     places = find_places()
+    # All names first: two patterns may fit one instance, and with a wrong name none is ended.
+    chosen = {entry.name: entry for pattern in arguments.names for entry in _get_matching(pattern)}
     ok = True
-    for pattern in arguments.names:
-        for entry in _get_matching(pattern):
-            is_ended = end_entry(places, entry)
-            print(f"{'ended' if is_ended else 'could not end'} {entry.name}")
-            ok = ok and is_ended
+    for entry in chosen.values():
+        is_ended = end_entry(places, entry)
+        print(f"{'ended' if is_ended else 'could not end'} {entry.name}")
+        ok = ok and is_ended
     return 0 if ok else 1
 
 

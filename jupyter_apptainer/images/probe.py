@@ -38,6 +38,10 @@ _UNREADABLE = re.compile(r"input/output error", re.IGNORECASE)
 _PYTHON = re.compile(r"/(python|pypy)(\d+(\.\d+)?)?t?$")
 _LIST_PYTHONS = 'IFS=:; for folder in $PATH; do for file in "$folder"/python* "$folder"/pypy*; do [ -x "$file" ] && echo "$file"; done; done; true'
 
+# `-W` and `-X` take the rest of the word as their value, or else the next word.
+_INTERPRETER_OPTION = re.compile(r"-(?:[^-cmWX]+|[^-cmWX]*[WX].*)|--check-hash-based-pycs")
+_OPTION_WITH_VALUE = re.compile(r"-[^-cmWX]*[WX]|--check-hash-based-pycs")
+
 
 @dataclass(frozen=True)
 class ImageProbe:
@@ -75,6 +79,17 @@ class ImageProbe:
 def is_python_command(command: Sequence[str]) -> bool:
     """Say whether a kernel's command starts a Python."""
     return os.path.basename(command[0]).startswith(("python", "pypy"))
+
+
+def count_interpreter_words(command: Sequence[str]) -> int:
+    """Return how many words of `python -I -X dev -m ipykernel_launcher` are the interpreter and its own options.
+
+    The next one is `-m`, `-c`, `-`, a script, or `-m` and `-c` glued to further options, as in `-Im`.
+    """
+    count = 1
+    while count < len(command) and _INTERPRETER_OPTION.fullmatch(command[count]):
+        count += 2 if _OPTION_WITH_VALUE.fullmatch(command[count]) else 1
+    return min(count, len(command))
 
 
 def probe_image(
@@ -130,7 +145,7 @@ def _run(
 
     if not is_python_command(command):
         return _find_program(build("sh", "-c", 'command -v -- "$1"', "sh", command[0]), command[0], image), []
-    asked = build(*command[: _count_interpreter_words(command)], "-c", _SCRIPT.read_text(encoding="utf-8"))
+    asked = build(*command[: count_interpreter_words(command)], "-c", _SCRIPT.read_text(encoding="utf-8"))
     completed = Runner().complete(asked)
     answer = completed.stdout.rpartition("\n" + _MARKER)[2] if _MARKER in completed.stdout else ""
     if answer:
@@ -179,14 +194,6 @@ def _list_pythons(asked: Command[Completed]) -> list[str]:
     completed = Runner().complete(asked)
     lines = completed.stdout.splitlines() if completed.returncode == 0 else []
     return [line for line in dict.fromkeys(lines) if _PYTHON.search(line)]
-
-
-def _count_interpreter_words(command: Sequence[str]) -> int:
-    """Return how many words of `python -I -X dev -m ipykernel_launcher` are the interpreter and its own options."""
-    count = 1
-    while count < len(command) and re.match(r"-[^mc-]", command[count]):
-        count += 2 if command[count] in ("-X", "-W") else 1
-    return count
 
 
 def _parse_answer(answer: str, duration_s: float) -> tuple[ImageProbe, list[str]]:
@@ -241,7 +248,7 @@ def _save(
 
 def _key(engine: EngineInfo, identity: ImageIdentity, command: Sequence[str], options: ContainerOptions) -> str:
     layers = [f"{overlay}:{_mtime_ns(overlay.removesuffix(':ro'))}" for overlay in options.overlays]
-    words = list(command[: _count_interpreter_words(command)])
+    words = list(command[: count_interpreter_words(command)])
     return json.dumps([_FORMAT, identity.key, words, engine.flavour, engine.version_text, repr(options), layers])
 
 

@@ -43,6 +43,8 @@ def iter_entries(places: Places) -> Iterator[LedgerEntry]:
 
 def _load(path: Path) -> LedgerEntry | None:
     try:
-        return LedgerEntry.from_json(json.loads(path.read_text()))
+        entry = LedgerEntry.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    # A copy under another name could never be forgotten, for an entry is removed by its name.
+    return entry if entry.name == path.stem else None

@@ -110,11 +110,18 @@ class LedgerEntry:
             owner=ProcessIdentity.from_json(record["owner"]),
             kernel_id=record["kernel_id"],
             label=record["label"],
-            started_at=record["started_at"],
+            started_at=float(record["started_at"]),
             record_dir=record["record_dir"],
             log_dir=record["log_dir"],
-            directories=tuple(record["directories"]),
-            overlays=tuple(record["overlays"]),
+            directories=_read_words(record["directories"]),
+            overlays=_read_words(record["overlays"]),
             connection_file=record["connection_file"],
             instance=Instance.from_json(record["instance"]) if record["instance"] else None,
         )
+
+
+def _read_words(value: object) -> tuple[str, ...]:
+    # What is named here will be deleted: the letters of a string must not pass for a list of folders.
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise TypeError(f"a list of strings was expected, not {value!r}")
+    return tuple(value)

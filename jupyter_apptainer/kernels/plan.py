@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ..engine.locate import EngineInfo
 from ..engine.options import Bind, ContainerOptions, build_exec, build_instance_start
 from ..errors import SpecError
-from ..images.probe import is_python_command
+from ..images.probe import count_interpreter_words, is_python_command
 from .environment import EnvEntry, plan_environment
 from .spec import ContainerSpec, OverlayWish
 
@@ -29,9 +29,6 @@ INSTANCE_LOG = "instance.log"
 _TEMPORARY = ("/tmp", "/var/tmp")
 # The engine splits `--overlay` and `--home` at these.
 _ODD = re.compile(r'[,:"]')
-# Python's options: `-W` and `-X` take a value, `-c` and `-m` end the options, also at the end of a cluster ("-Im").
-_PYTHON_OPTION_WITH_VALUE = re.compile(r"-[^cmWX]*[WX]$")
-_PYTHON_PROGRAM_OPTION = re.compile(r"-[^cmWX]*[cm]")
 
 
 @dataclass(frozen=True)
@@ -253,29 +250,11 @@ def _plan_command(spec: ContainerSpec, context: LaunchContext) -> tuple[str, ...
     words = [word.replace("{connection_file}", connection) for word in spec.command]
     words += context.extra_arguments
     if is_python_command(spec.command):
-        at = _find_program(words)
-        if at is not None:
+        at = count_interpreter_words(words)
+        # Not before `-c` or a glued `-Im`: there the session script serves as well.
+        if words[at : at + 1] == ["-m"] or (at < len(words) and not words[at].startswith("-")):
             return (*words[:at], posixpath.join(context.private_dir, SHIM), *words[at:])
     return ("/bin/sh", posixpath.join(context.private_dir, SESSION_SCRIPT), *words)
-
-
-def _find_program(words: Sequence[str]) -> int | None:
-    """Return the position of `-m` or of the script in a Python command line; None where the shim cannot stand before it.
-
-    That is so with `-c` and with `-m` glued to other options (`-Im`): there the session script serves as well.
-    """
-    at = 1
-    while at < len(words):
-        word = words[at]
-        if word == "-m" or not word.startswith("-"):
-            return at
-        if word == "-" or not word.startswith("--"):
-            if word == "-" or _PYTHON_PROGRAM_OPTION.match(word):
-                return None
-            # These take the rest of the word, or else the next word.
-            at += bool(_PYTHON_OPTION_WITH_VALUE.match(word))
-        at += 2 if word == "--check-hash-based-pycs" else 1
-    return None
 
 
 def _plain_path(path: str, label: str, context: LaunchContext, files: list[PlannedFile]) -> str:

@@ -40,7 +40,8 @@ BODIES = {
     "child-and-grandchild": "    import subprocess; subprocess.run(['sh', '-c', 'sleep 60; true'])",
     "c-loop-without-gil": C_LOOP.format(kind="CDLL"),
     "c-loop-with-gil": C_LOOP.format(kind="PyDLL"),
-    "regular-expression": "    import re; re.match(r'(a+)+$', 'a' * 40 + 'b')",
+    # The pause lets what was printed leave: the match gives no other thread a chance.
+    "regular-expression": "    import re, time; time.sleep(0.2); re.match(r'(a+)+$', 'a' * 40 + 'b')",
     "numpy": "    import numpy as np\n    while True: np.dot(np.ones((300, 300)), np.ones((300, 300)))",
 }
 
@@ -75,7 +76,7 @@ def test_one_keyboard_interrupt_and_state_survives(
     kernel.run("kept = 'state'")
     cell = kernel.begin(COUNTED.format(body=body))
     kernel.wait_text(cell, "begun")
-    time.sleep(0.3)  # into the body: nothing tells when the C code is entered
+    time.sleep(0.5)  # into the body: nothing tells when the C code is entered
     began = time.monotonic()
     interrupt(kernel)
     reply = kernel.finish(cell)
