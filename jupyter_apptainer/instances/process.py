@@ -163,6 +163,20 @@ def read_children(pid: int) -> list[int]:
     return sorted(found)
 
 
+def find_descendants(pid: int) -> list[ProcessStat]:
+    """Return the process's children, their children and so on, as they are now."""
+    children: dict[int, list[ProcessStat]] = {}
+    for stat in iter_stats():
+        children.setdefault(stat.ppid, []).append(stat)
+    found: list[ProcessStat] = []
+    queue = [pid]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += [stat.pid for stat in below]
+    return found
+
+
 def read_memory(pid: int) -> int | None:
     """Return the proportional set size in bytes (shared pages divided among their users), or None where it can't be read."""
     try:

@@ -22,30 +22,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..engine.command import Completed, strip_ansi
-from ..engine.diagnose import diagnose
+from ..engine.command import strip_ansi
 from ..engine.environment import build_engine_environment
 from ..engine.options import build_exec, build_instance_start
 from ..engine.runner import spawn
 from ..errors import (
-    ApptainerError,
     DiskFull,
-    ImageLacksIpykernel,
-    ImageLacksPython,
-    InstanceBroken,
-    KernelDied,
     KernelTimeout,
     LaunchError,
-    ProgramNotFound,
 )
 from ..images.probe import is_python_command
 from ..instances.janitor import end_entry, iter_helpers, remove_tree
 from ..instances.model import Instance, LedgerEntry
-from ..instances.process import ProcessIdentity, iter_stats, read_children, read_namespace, read_stat
+from ..instances.process import ProcessIdentity, find_descendants, iter_stats, read_children, read_namespace, read_stat
 from ..instances.start import EngineFolders, is_healthy, start_instance
 from ..instances.watch import wait_readable, watch_exit
 from ..places import Places, make_private_dir
 from . import connection as connections
+from .outcome import explain_end
 from .plan import INSTANCE_LOG, KERNEL_LOG, SESSION_SCRIPT, SHIM, LaunchPlan
 
 # A second interrupt within this time means that the first one had no effect.
@@ -207,42 +201,7 @@ class ContainerKernel:
                 hint="raise `ApptainerConfig.start_timeout_s` where the machine is slow, or look at the last lines",
                 log_tail=self.read_log(),
             )
-        raise self.explain_end(returncode)
-
-    def explain_end(self, returncode: int) -> ApptainerError:
-        """Say why the kernel's process ended with `returncode` (negative: the signal)."""
-        lines = self.read_log()
-        text = "\n".join(lines)
-        image = self.plan.image
-        if self.instance is not None and not self.instance.init.is_alive():
-            return InstanceBroken(
-                f"the instance {self.plan.instance_name} of {image} ended while its kernel started",
-                hint="try again; somebody or something stopped it, or the machine is short of memory",
-                log_tail=lines,
-            )
-        if "No module named ipykernel" in text or "No module named 'ipykernel" in text:
-            return ImageLacksIpykernel(
-                f"the image {image} has no ipykernel",
-                hint="add it to the image's recipe: `pip install ipykernel`",
-                log_tail=lines,
-            )
-        if returncode in (255, 1) and any(line.startswith(("FATAL", "ERROR")) for line in lines):
-            found = diagnose(
-                Completed(self.plan.kernel_argv, returncode, "", text), title="start the kernel", subject=image
-            )
-            if isinstance(found, ProgramNotFound):
-                return ImageLacksPython(found.message, hint=found.hint, log_tail=lines)
-            return found
-        how = (
-            f"was ended by signal {signal.Signals(-returncode).name}"
-            if returncode < 0
-            else f"ended with exit status {returncode}"
-        )
-        return KernelDied(
-            f"the kernel in {image} {how} before it listened",
-            hint="the last lines say why" if lines else "run `jupyter apptainer kernel check NAME`",
-            log_tail=lines,
-        )
+        raise explain_end(self.plan, self.instance, returncode, self.read_log())
 
     def read_log(self) -> list[str]:
         """Return the last lines that the kernel's process printed itself, since its own start."""
@@ -285,7 +244,7 @@ class ContainerKernel:
         self._signal_group(kernel, signum)
         if len(self._interrupts) > 1:
             group = read_stat(kernel.pid)
-            for stat in self._iter_descendants(kernel.pid):
+            for stat in find_descendants(kernel.pid):
                 if group and stat.pgid != group.pgid:
                     ProcessIdentity(stat.pid, stat.start_ticks).send_signal(signum)
 
@@ -299,20 +258,8 @@ class ContainerKernel:
             return
         # No session of its own: an image without setsid. The group is then the engine's, whose process must be left alone.
         kernel.send_signal(signum)
-        for child in self._iter_descendants(kernel.pid):
+        for child in find_descendants(kernel.pid):
             ProcessIdentity(child.pid, child.start_ticks).send_signal(signum)
-
-    def _iter_descendants(self, pid: int) -> list[Any]:
-        found = []
-        children: dict[int, list[Any]] = {}
-        for stat in iter_stats():
-            children.setdefault(stat.ppid, []).append(stat)
-        queue = [pid]
-        while queue:
-            for stat in children.get(queue.pop(), []):
-                found.append(stat)
-                queue.append(stat.pid)
-        return found
 
     def kill(self) -> None:
         """End the kernel and everything it started, at once. The instance stays."""
@@ -322,7 +269,7 @@ class ContainerKernel:
                 # Not joined yet. SIGKILL of the engine's process is harmless here: nothing is mounted by it.
                 self.process.kill()
             return
-        victims = self._iter_descendants(kernel.pid)
+        victims = find_descendants(kernel.pid)
         victims += [s for s in iter_stats() if s.session == kernel.pid and s.pid != kernel.pid]
         kernel.send_signal(signal.SIGKILL)
         for stat in victims:

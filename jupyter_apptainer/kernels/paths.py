@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import pwd
 
 from .plan import LaunchPlan
 
@@ -20,11 +21,11 @@ def map_to_host(path: str, plan: LaunchPlan) -> str | None:
             inside = posixpath.relpath(absolute, bind.destination)
             found = bind.source if inside == "." else posixpath.join(bind.source, inside)
             return found if os.path.exists(found) else None
-    home = os.path.expanduser("~")
     if plan.options.home:
         source, _, home = plan.options.home.rpartition(":")
     else:
-        source = home
+        # The engine then mounts the home that passwd(5) has.
+        source = home = pwd.getpwuid(os.getuid()).pw_dir
     if absolute.startswith(home + "/"):
         found = posixpath.join(source, posixpath.relpath(absolute, home))
         return found if os.path.exists(found) else None
