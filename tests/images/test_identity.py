@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_apptainer.engine.locate import EngineInfo
 from jupyter_apptainer.errors import ApptainerError, ImageCorrupt, ImageInvalid, ImageNotFound
 from jupyter_apptainer.images.identity import check_image
 
@@ -89,15 +90,17 @@ def test_sandbox_is_a_folder_with_a_mark(tmp_path: Path, mark: str) -> None:
     assert check_image(str(tmp_path)).kind == "sandbox"
 
 
-def test_bare_file_systems_are_images(tmp_path: Path) -> None:
+def test_bare_file_systems_are_images(engine: EngineInfo, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "bin").mkdir(parents=True)
     (tree / "bin/sh").write_bytes(os.urandom(100_000))
     squashfs, ext3 = tmp_path / "i.sqsh", tmp_path / "i.img"
-    search = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+    # An engine in a folder of its own brings the programs along.
+    own = str(Path(engine.libexec, "apptainer", "bin"))
+    search = os.pathsep.join([own, os.environ["PATH"], "/usr/sbin", "/sbin"])
     mksquashfs, mkfs = shutil.which("mksquashfs", path=search), shutil.which("mkfs.ext3", path=search)
-    if not mksquashfs or not mkfs:
-        pytest.skip("mksquashfs or mkfs.ext3 is not installed")
+    assert mksquashfs
+    assert mkfs
     subprocess.run([mksquashfs, tree, squashfs, "-quiet", "-no-progress"], check=True, stdout=subprocess.DEVNULL)
     ext3.write_bytes(b"\0" * 4_000_000)
     subprocess.run([mkfs, "-q", "-d", tree, ext3], check=True)

@@ -66,13 +66,14 @@ WAYS = [
 @pytest.mark.parametrize("body", [pytest.param(body, id=name) for name, body in BODIES.items()])
 @pytest.mark.parametrize("interrupt", WAYS)
 def test_one_keyboard_interrupt_and_state_survives(
-    kernel: RunningKernel, interrupt: object, body: str, request: pytest.FixtureRequest
+    shared_kernel: RunningKernel, interrupt: object, body: str, request: pytest.FixtureRequest
 ) -> None:
     assert callable(interrupt)
     if interrupt is interrupt_by_message and "regular-expression" in request.node.name:
         pytest.xfail(
             "the control thread needs the interpreter's lock, which the match holds; the host's signal does not"
         )
+    kernel = shared_kernel
     kernel.run("kept = 'state'")
     cell = kernel.begin(COUNTED.format(body=body))
     kernel.wait_text(cell, "begun")
