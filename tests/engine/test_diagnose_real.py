@@ -404,7 +404,8 @@ def with_programs(bench: Bench, *programs: str) -> Bench:
     folder = bench.folder / "programs"
     folder.mkdir()
     for name in (*BASIC_PROGRAMS, *programs):
-        path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        own = Path(bench.engine.libexec, "apptainer", "bin")
+        path = shutil.which(name, path=f"{own}:{os.environ['PATH']}:/usr/sbin:/sbin")
         if path:
             (folder / name).symlink_to(path)
     config = bench.folder / "apptainer.conf"
