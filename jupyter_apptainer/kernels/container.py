@@ -32,8 +32,8 @@ from ..errors import (
     LaunchError,
 )
 from ..images.probe import is_python_command
-from ..instances.janitor import end_entry, iter_helpers, remove_tree
-from ..instances.model import Instance, LedgerEntry
+from ..instances.janitor import end_entry, remove_tree
+from ..instances.model import FUSE_HELPERS, Instance, LedgerEntry
 from ..instances.process import ProcessIdentity, find_descendants, iter_stats, read_children, read_namespace, read_stat
 from ..instances.start import EngineFolders, is_healthy, start_instance
 from ..instances.watch import wait_readable, watch_exit
@@ -109,7 +109,7 @@ class ContainerKernel:
             self.process = spawn(command, stdout=log, stderr=log)
         if not self._helpers:
             # While the kernel comes up: its instance is complete now.
-            self._helpers = await asyncio.to_thread(self._find_helpers)
+            self._helpers = self._find_helpers()
         if must_listen and not await connections.wait_listening(connection, self.process, timeout_s):
             await self._give_up(timeout_s)
         self.phases["connect"] = time.monotonic() - began
@@ -171,7 +171,11 @@ class ContainerKernel:
     def _find_helpers(self) -> tuple[ProcessIdentity, ...]:
         if self.instance is None:
             return ()
-        return tuple(ProcessIdentity(stat.pid, stat.start_ticks) for stat in iter_helpers(self.instance))
+        # While the starter lives they are its children, which spares a look at every process of the machine.
+        stats = (read_stat(pid) for pid in read_children(self.instance.starter.pid))
+        return tuple(
+            ProcessIdentity(stat.pid, stat.start_ticks) for stat in stats if stat and stat.comm in FUSE_HELPERS
+        )
 
     def _prepare_files(self) -> None:
         for folder in (self.plan.private_dir, self.plan.scratch_dir):
