@@ -25,7 +25,7 @@ from jupyter_apptainer.errors import ApptainerError, CommandTimeout, EngineNotFo
 from jupyter_apptainer.instances.janitor import end_entry, stop_instance
 from jupyter_apptainer.instances.ledger import iter_entries, load_entry
 from jupyter_apptainer.instances.model import LedgerEntry
-from jupyter_apptainer.instances.process import ProcessIdentity
+from jupyter_apptainer.instances.process import ProcessIdentity, read_children
 from jupyter_apptainer.instances.start import (
     StartedInstance,
     find_engine_folders,
@@ -125,8 +125,7 @@ def test_the_engines_program_ends_by_itself(started: StartedInstance) -> None:
 
 def test_statistics_count_what_is_in_the_namespace(engine: EngineInfo, started: StartedInstance) -> None:
     before = read_stats(started.instance)
-    assert before.processes == 1, "init alone"
-    assert [stat.pid for stat in iter_members(started.instance)] == [started.instance.init.pid]
+    assert started.instance.init.pid in {stat.pid for stat in iter_members(started.instance)}
     code = (
         "import signal\ndata = bytearray(b'x') * (64 * 1024 * 1024)\nsum(range(2_000_000))\n"
         "print('ready', flush=True)\nsignal.pause()"
@@ -140,10 +139,15 @@ def test_statistics_count_what_is_in_the_namespace(engine: EngineInfo, started: 
         with os.fdopen(reading) as stream:
             assert stream.readline() == "ready\n"
             during = read_stats(started.instance)
+            members = {stat.pid for stat in iter_members(started.instance)}
+            joined = set(read_children(process.pid))
     finally:
         process.kill()
         process.wait()
-    assert during.processes == before.processes + 1
+    # Joined early, the instance may still be at its start script: how many there were before is nobody's promise.
+    assert len(joined) == 1
+    assert joined | {started.instance.init.pid} <= members
+    assert during.processes >= 2
     assert during.memory_bytes - before.memory_bytes > 60 * 1024 * 1024
     assert during.cpu_s > before.cpu_s
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,7 +94,7 @@ def test_a_later_bind_hides_an_earlier_one_below_it(host: Host) -> None:
 
 def test_the_hosts_home_is_at_its_own_path(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     # A folder that every host has, and the private /tmp does not hide.
-    monkeypatch.setenv("HOME", "/etc")
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_dir="/etc"))
     assert map_to_host("/etc/passwd", host.plan()) == "/etc/passwd"
     assert map_to_host("/etc/missing", host.plan()) is None
 
