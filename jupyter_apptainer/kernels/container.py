@@ -84,10 +84,10 @@ class ContainerKernel:
 
     # --- start
 
-    async def start(self, connection: Mapping[str, Any], *, timeout_s: float, must_listen: bool = True) -> None:
+    async def start(self, connection: Mapping[str, Any], *, timeout_s: float) -> None:
         """Start the kernel, and its instance where none is running, and wait until the kernel listens.
 
-        connection: content of the client's connection file. must_listen: False returns as soon as the process runs.
+        connection: content of the client's connection file.
         Raises an ApptainerError that says why; a failed start of an instance leaves nothing.
         """
         await self._ensure_instance(timeout_s)
@@ -110,7 +110,7 @@ class ContainerKernel:
         if not self._helpers:
             # While the kernel comes up: its instance is complete now.
             self._helpers = self._find_helpers()
-        if must_listen and not await connections.wait_listening(connection, self.process, timeout_s):
+        if not await connections.wait_listening(connection, self.process, timeout_s):
             await self._give_up(timeout_s)
         self.phases["connect"] = time.monotonic() - began
 
