@@ -28,7 +28,7 @@ ODD_VALUES = {
     "comma": "a,b,c",
     "quotes": 'it\'s "quoted"',
     "substitution": "$(touch /tmp/evaluated) `touch /tmp/evaluated` $HOME ${HOME}",
-    "newlines": "one\ntwo\n\nfour",
+    "newlines": "first-of-four\ntwo\n\nfour",
     "backslashes": r"\n \\ \$HOME",
     "unicode": "é 한국어 ✓",
     "equals": "a=b=c",
