@@ -2,7 +2,8 @@
 
 It comes from an image registry where one is reachable, otherwise from the mirror of the host's own distribution. It is
 made as a folder first and scrubbed of the mirror's name, then compressed with lz4, which reads fastest (zstd starts a
-kernel a tenth slower, gzip half as slow again). What exists is kept until the definition changes.
+kernel a tenth slower, gzip half as slow again), in small blocks, of which the program that mounts it keeps a number in
+memory (20 MB at the usual 128 KiB, 9 MB at 32 KiB, at the same speed). What exists is kept until the definition changes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from ..errors import ApptainerError, BuildError, CommandError
 from ..places import Places, make_private_dir, write_private_file
 from .host_settings import HostSettings, load_host_settings, write_build_settings
 
-COMPRESSION = "-comp lz4"
+COMPRESSION = "-comp lz4 -b 32K"
 REGISTRY = "https://registry-1.docker.io/v2/"
 REGISTRY_IMAGE = "docker.io/library/python:3.12-slim"
 REGISTRY_DEADLINE_S = 4.0
