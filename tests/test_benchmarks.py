@@ -13,6 +13,7 @@ from benchmarks.report import BEGIN, END, MEASURES, Target, write_readme
 from jupyter_apptainer.engine.locate import EngineInfo
 
 
+@pytest.mark.root  # the same for every user
 @pytest.mark.slow
 def test_one_round_fills_every_row(
     engine: EngineInfo, starter_image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -13,6 +13,9 @@ import pytest
 
 from tests import world
 
+# The same for every user.
+pytestmark = pytest.mark.root
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

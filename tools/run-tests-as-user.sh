@@ -64,6 +64,4 @@ runuser -u "$user" -- env -i HOME="$home" USER="$user" LOGNAME="$user" SHELL=/bi
 # The account is ours alone, so anything that still runs in it is a leftover.
 .venv/bin/python -m tests.world check-user "$user" || status=1
 
-# The other half of the suite needs no second starter image of the same content.
-share "$home/.local/share/jupyter-apptainer/images" "$(.venv/bin/python -c 'from jupyter_apptainer.places import find_places; print(find_places().images)')" root
 exit "$status"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Usage: run-tests.sh [PYTEST ARGUMENT…]
-# The whole test suite on the real engine. An ordinary user runs it once, as themselves. Root runs it twice: first as an
-# ordinary user in an account of its own (jpa-tester: a stranger with a fresh clone), then as root.
+# The whole test suite on the real engine. An ordinary user runs it once, as themselves. Root runs it twice, side by side: as an
+# ordinary user in an account of its own (jpa-tester: a stranger with a fresh clone), and as root.
 # Nothing that a test starts may be left running afterwards.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,7 +29,17 @@ if ! is_root; then
 fi
 
 open_fuse_to_all || die "ordinary users need /dev/fuse"
+mkdir -p out
+log=$PWD/out/tests-as-jpa-tester.log
+say "tests as jpa-tester, side by side with those as root: $log"
+# Job control gives it a group of its own, which can be ended as a whole, and leaves it the interrupt signal, which a shell
+# otherwise has its background programs ignore.
+set -m
+tools/run-tests-as-user.sh jpa-tester "$@" >"$log" 2>&1 &
+other=$!
+set +m
+trap 'kill -- "-$other" 2>/dev/null || true; cat "$log"' EXIT
 status=0
-tools/run-tests-as-user.sh jpa-tester "$@" || { status=$?; warn "the tests as jpa-tester failed"; }
 run_own_part "$@" || { status=$?; warn "the tests as root failed"; }
+wait "$other" || { status=$?; warn "the tests as jpa-tester failed"; }
 exit "$status"

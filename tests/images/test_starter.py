@@ -31,6 +31,9 @@ from jupyter_apptainer.images.starter import (
 )
 from jupyter_apptainer.places import Places
 
+# A build takes more than a minute, and root builds one too when their run begins: `jupyter apptainer quickstart`.
+pytestmark = pytest.mark.user
+
 CLOSED_PORT = "http://127.0.0.1:9"
 LZ4 = 5
 
