@@ -106,6 +106,16 @@ def test_settings_of_an_administrator(engine: EngineInfo, tmp_path: Path, line: 
         assert str(config) in str(probe.fix)
 
 
+@pytest.mark.parametrize(("setuid", "is_told"), [(True, True), (False, False)], ids=["setuid", "unprivileged"])
+def test_size_of_the_writable_tmpfs_is_told_where_it_counts(
+    engine: EngineInfo, tmp_path: Path, *, setuid: bool, is_told: bool
+) -> None:
+    config = tmp_path / "apptainer.conf"
+    config.write_text("sessiondir max size = 17\n")
+    probe = host.probe_settings(replace(engine, config_file=str(config), setuid=setuid))
+    assert ("17 MiB" in probe.detail) is is_told
+
+
 def test_settings_that_cannot_be_read(engine: EngineInfo, tmp_path: Path) -> None:
     assert host.probe_settings(replace(engine, config_file=str(tmp_path / "none"))).status == "warn"
 

@@ -59,8 +59,9 @@ def probe_settings(engine: EngineInfo) -> Probe:
     found = [(key, level, text) for key, value, level, text in _HINDRANCES if settings.get(key) == value]
     found += [(key, "warn", f"only some images are allowed ({settings[key]})") for key in _LIMITS if settings.get(key)]
     if not found:
-        size = settings.get("sessiondir max size", "64")
-        return Probe(name, "ok", f"nothing in {path} is in the way; writable tmpfs of {size} MiB")
+        # Without setuid the engine cannot set a limit, whatever the file says.
+        size = f"; writable tmpfs of {settings.get('sessiondir max size', '64')} MiB" if engine.setuid else ""
+        return Probe(name, "ok", f"nothing in {path} is in the way{size}")
     detail = "; ".join(f"`{key} = {settings[key]}`: {text}" for key, _, text in found)
     level = "fail" if any(level == "fail" for _, level, _ in found) else "warn"
     keys = ", ".join(key for key, _, _ in found)
