@@ -24,7 +24,8 @@ from .options import (
     build_instance_start,
     build_instance_stop,
 )
-from .runner import AsyncRunner, OnText, Runner
+from .output import OnText
+from .runner import AsyncRunner, Runner
 
 
 class _Commands:

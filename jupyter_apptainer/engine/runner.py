@@ -7,27 +7,21 @@ Both run a `Command` to its end, hand out its lines while it runs, hold it to it
 from __future__ import annotations
 
 import asyncio
-import codecs
-import fcntl
 import os
-import pty
 import selectors
 import signal
-import struct
 import subprocess
-import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, TypeVar
 
 from ..errors import CommandTimeout, EngineNotFound
 from .command import Command, Completed, strip_ansi
 from .diagnose import diagnose
+from .output import Collector, OnText, Stream, open_pty
 
 T = TypeVar("T")
-Stream = Literal["stdout", "stderr"]
-OnText = Callable[[Stream, str], None]
 
 # The rungs of the stop ladder: the signal, and the seconds that it is given. Interrupting a build makes the engine
 # remove its temporary folder itself; the last rung waits only for the kernel to take the process away.
@@ -36,9 +30,6 @@ STOP_LADDER: tuple[tuple[signal.Signals, float], ...] = (
     (signal.SIGTERM, 3.0),
     (signal.SIGKILL, 5.0),
 )
-# Progress bars are drawn for this width, so that what is parsed does not depend on anybody's window.
-PTY_COLUMNS, PTY_ROWS = 100, 40
-KEPT_OUTPUT = 4_000_000
 
 
 def spawn(
@@ -77,44 +68,6 @@ def _explaining_a_missing_program(command: Command[Any]) -> Iterator[None]:
         ) from error
 
 
-class _Collector:
-    """Gathers what a process prints, newest KEPT_OUTPUT characters of each stream, and passes it on."""
-
-    def __init__(self, on_text: OnText | None) -> None:
-        self._parts: dict[Stream, list[str]] = {"stdout": [], "stderr": []}
-        self._size: dict[Stream, int] = {"stdout": 0, "stderr": 0}
-        decoder = codecs.getincrementaldecoder("utf-8")
-        self._decoders: dict[Stream, codecs.IncrementalDecoder] = {
-            "stdout": decoder("replace"),
-            "stderr": decoder("replace"),
-        }
-        self._on_text = on_text
-
-    def feed(self, stream: Stream, data: bytes) -> None:
-        self._add(stream, self._decoders[stream].decode(data))
-
-    def _add(self, stream: Stream, text: str) -> None:
-        if not text:
-            return
-        self._parts[stream].append(text)
-        self._size[stream] += len(text)
-        while self._size[stream] > KEPT_OUTPUT and len(self._parts[stream]) > 1:
-            self._size[stream] -= len(self._parts[stream].pop(0))
-        if self._on_text:
-            self._on_text(stream, text)
-
-    def complete(self, argv: tuple[str, ...], returncode: int, started: float) -> Completed:
-        for name, decoder in self._decoders.items():
-            self._add(name, decoder.decode(b"", final=True))
-        return Completed(
-            argv=argv,
-            returncode=returncode,
-            stdout="".join(self._parts["stdout"]),
-            stderr="".join(self._parts["stderr"]),
-            duration_s=time.monotonic() - started,
-        )
-
-
 def conclude(command: Command[T], completed: Completed) -> T:
     """Turn an ended run into its value, or raise what went wrong."""
     if completed.returncode not in command.ok_codes:
@@ -130,12 +83,6 @@ def _timed_out(command: Command[T], completed: Completed) -> CommandTimeout:
         returncode=completed.returncode,
         log_tail=strip_ansi(completed.stderr).splitlines(),
     )
-
-
-def _open_pty() -> tuple[int, int]:
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", PTY_ROWS, PTY_COLUMNS, 0, 0))
-    return leader, follower
 
 
 class Runner:
@@ -156,8 +103,8 @@ class Runner:
     def complete(self, command: Command[T], *, on_text: OnText | None = None, use_pty: bool = False) -> Completed:
         """Run `command` to its end and return how it ended, whatever the exit status."""
         started = time.monotonic()
-        leader, follower = _open_pty() if use_pty else (-1, -1)
-        collector = _Collector(on_text)
+        leader, follower = open_pty() if use_pty else (-1, -1)
+        collector = Collector(on_text)
         try:
             with _explaining_a_missing_program(command):
                 process = subprocess.Popen(
@@ -198,7 +145,7 @@ class Runner:
         command: Command[T],
         process: subprocess.Popen[bytes],
         leader: int,
-        collector: _Collector,
+        collector: Collector,
         started: float,
     ) -> None:
         unsent = memoryview((command.stdin or "").encode())
@@ -236,7 +183,7 @@ class Runner:
                 raise _DeadlinePassed from None
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
-        for signum, patience_s in STOP_LADDER:
+        for signum, patience_s in _list_rungs():
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signum)
             try:
@@ -245,6 +192,15 @@ class Runner:
             except subprocess.TimeoutExpired:
                 continue
         _end_rest(process.pid)
+
+
+def _list_rungs() -> tuple[tuple[signal.Signals, float], ...]:
+    """Return the ladder, without the interrupt where programs started from here ignore it.
+
+    A batch script's `jupyter lab &` makes the server ignore it, and everything that the server starts.
+    """
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    return STOP_LADDER[1:] if is_ignored else STOP_LADDER
 
 
 class _DeadlinePassed(Exception):
@@ -284,7 +240,7 @@ class AsyncRunner:
     async def complete(self, command: Command[T], *, on_text: OnText | None = None) -> Completed:
         """Run `command` to its end and return how it ended, whatever the exit status."""
         started = time.monotonic()
-        collector = _Collector(on_text)
+        collector = Collector(on_text)
         with _explaining_a_missing_program(command):
             process = await asyncio.create_subprocess_exec(
                 *command.argv,
@@ -307,7 +263,7 @@ class AsyncRunner:
         assert process.returncode is not None
         return collector.complete(command.argv, process.returncode, started)
 
-    async def _pump(self, command: Command[T], process: asyncio.subprocess.Process, collector: _Collector) -> None:
+    async def _pump(self, command: Command[T], process: asyncio.subprocess.Process, collector: Collector) -> None:
         async def drain(name: Stream, reader: asyncio.StreamReader | None) -> None:
             assert reader is not None
             while data := await reader.read(65536):
@@ -320,7 +276,7 @@ class AsyncRunner:
         await process.wait()
 
     async def _stop(self, process: asyncio.subprocess.Process) -> None:
-        for signum, patience_s in STOP_LADDER:
+        for signum, patience_s in _list_rungs():
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signum)
             with suppress(asyncio.TimeoutError):

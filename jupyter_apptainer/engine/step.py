@@ -10,7 +10,8 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 from .command import Command, Completed
-from .runner import OnText, Runner
+from .output import OnText
+from .runner import Runner
 
 OnProgress = Callable[[str], None]
 """Told in one short sentence what begins now."""

@@ -29,7 +29,8 @@ from ..engine.environment import build_engine_environment
 from ..engine.locate import EngineInfo
 from ..engine.lock import hold_lock
 from ..engine.options import build_image_build
-from ..engine.runner import Runner, Stream
+from ..engine.output import Stream
+from ..engine.runner import Runner
 from ..engine.step import OnProgress, StepError, run_step
 from ..errors import ApptainerError, BuildError, CommandError
 from ..places import Places, make_private_dir, write_private_file

@@ -23,7 +23,8 @@ from jupyter_apptainer.engine.command import Command, Completed
 from jupyter_apptainer.engine.environment import build_engine_environment
 from jupyter_apptainer.engine.locate import EngineInfo
 from jupyter_apptainer.engine.options import build_exec, build_image_build
-from jupyter_apptainer.engine.runner import KEPT_OUTPUT, AsyncRunner, OnText, Runner, spawn
+from jupyter_apptainer.engine.output import KEPT_OUTPUT, OnText
+from jupyter_apptainer.engine.runner import AsyncRunner, Runner, spawn
 from jupyter_apptainer.errors import ApptainerError, CommandError, CommandTimeout, EngineNotFound
 
 Run = Callable[..., Completed]
@@ -238,6 +239,18 @@ def test_a_polite_program_ends_at_the_first_rung(run: Run) -> None:
     with pytest.raises(CommandTimeout) as caught:
         run(build(code, timeout_s=0.5))
     assert caught.value.returncode == 0
+    assert time.monotonic() - started < runner_module.STOP_LADDER[0][1]
+
+
+def test_where_interrupts_are_ignored_no_rung_is_spent_on_them(run: Run) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    started = time.monotonic()
+    try:
+        with pytest.raises(CommandTimeout) as caught:
+            run(build("import time; time.sleep(60)", timeout_s=0.5))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert caught.value.returncode == -signal.SIGTERM
     assert time.monotonic() - started < runner_module.STOP_LADDER[0][1]
 
 
