@@ -23,6 +23,9 @@ from jupyter_apptainer.kernels.spec import parse_container_spec
 from jupyter_apptainer.places import Places
 
 TIMEOUT_S = 60.0
+# A cell's minute. One long sleep would not do: a signal between the interpreter's last look and the system call is only
+# noticed when the sleep is over, in any kernel.
+SLEEP = "import time\nfor _ in range(600): time.sleep(0.1)"
 
 
 @dataclass

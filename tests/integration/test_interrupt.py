@@ -8,7 +8,7 @@ import time
 import pytest
 
 from jupyter_apptainer.instances.stats import iter_members
-from tests.integration.conftest import RunningKernel, StartKernel
+from tests.integration.conftest import SLEEP, RunningKernel, StartKernel
 
 # Counts every KeyboardInterrupt that reaches Python code, also one that comes late, inside the handler.
 COUNTED = """
@@ -91,7 +91,8 @@ def test_child_processes_end_with_the_cell(kernel: RunningKernel, interrupt: obj
     assert callable(interrupt)
     before = {stat.pid for stat in iter_members(kernel.instance)}
     cell = kernel.begin(
-        "import subprocess, time\nps = [subprocess.Popen(['sleep', '60']) for _ in range(2)]\nprint('begun', flush=True)\ntime.sleep(60)"
+        "import subprocess\nps = [subprocess.Popen(['sleep', '60']) for _ in range(2)]\nprint('begun', flush=True)\n"
+        + SLEEP
     )
     kernel.wait_text(cell, "begun")
     interrupt(kernel)
@@ -109,7 +110,7 @@ def test_an_idle_kernel_is_not_harmed(kernel: RunningKernel) -> None:
 def test_twenty_interrupts_in_a_row(kernel: RunningKernel) -> None:
     kernel.run("kept = 0")
     for round_ in range(20):
-        cell = kernel.begin("print('begun', flush=True)\nimport time; time.sleep(60)")
+        cell = kernel.begin("print('begun', flush=True)\n" + SLEEP)
         kernel.wait_text(cell, "begun")
         kernel.manager.interrupt_kernel()
         reply = kernel.finish(cell)
@@ -131,7 +132,7 @@ def test_a_second_interrupt_reaches_programs_that_left_the_group(kernel: Running
 
 def test_a_kernel_without_setsid_is_interrupted_too(start_kernel: StartKernel) -> None:
     kernel = start_kernel({"command": ["/bin/sh", "-c", "exec python -m ipykernel_launcher -f {connection_file}"]})
-    cell = kernel.begin("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+    cell = kernel.begin("print('begun', flush=True)\n" + SLEEP)
     kernel.wait_text(cell, "begun")
     kernel.manager.interrupt_kernel()
     reply = kernel.finish(cell)

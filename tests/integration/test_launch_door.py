@@ -21,7 +21,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 
 from jupyter_apptainer.instances.process import ProcessIdentity
 from jupyter_apptainer.places import Places
-from tests.integration.conftest import TIMEOUT_S, MakeKernelspec, list_entries
+from tests.integration.conftest import SLEEP, TIMEOUT_S, MakeKernelspec, list_entries
 
 Start = Callable[..., tuple["subprocess.Popen[str]", BlockingKernelClient]]
 
@@ -82,7 +82,7 @@ def test_interrupts_by_signal_and_by_message(start: Start) -> None:
     process, client = start()
     wait_ready(client)
     for way in ("signal", "message"):
-        client.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+        client.execute("print('begun', flush=True)\n" + SLEEP)
         while client.get_iopub_msg(timeout=TIMEOUT_S)["content"].get("text") != "begun\n":
             pass
         if way == "signal":

@@ -12,7 +12,7 @@ import pytest
 
 from jupyter_apptainer.instances.model import Instance, LedgerEntry
 from jupyter_apptainer.places import Places
-from tests.integration.conftest import MakeKernelspec, list_entries
+from tests.integration.conftest import SLEEP, MakeKernelspec, list_entries
 from tests.integration.server import Channels, Server
 
 
@@ -62,7 +62,7 @@ def test_execute_interrupt_restart_delete(server: Server, kernel_id: str, places
     instance = get_instance(places, kernel_id)
     with Channels(server, kernel_id) as channels:
         assert channels.run("import os; kept = 1; print(os.path.isdir('/.singularity.d'))") == ("ok", "True\n")
-        cell = channels.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+        cell = channels.execute("print('begun', flush=True)\n" + SLEEP)
         channels.wait_text("begun")
         assert server.ask("POST", f"api/kernels/{kernel_id}/interrupt") == (204, None)
         assert channels.finish(cell)[0] == "KeyboardInterrupt"
@@ -118,7 +118,7 @@ def test_two_kernels_start_at_once_and_know_nothing_of_each_other(server: Server
     with Channels(server, first) as one, Channels(server, second) as two:
         one.run("open('/tmp/mine', 'w').close()")
         assert two.run("import os; print(os.path.exists('/tmp/mine'))") == ("ok", "False\n")
-        cell = one.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+        cell = one.execute("print('begun', flush=True)\n" + SLEEP)
         one.wait_text("begun")
         assert two.run("print(2)") == ("ok", "2\n")
         server.ask("POST", f"api/kernels/{first}/interrupt")
