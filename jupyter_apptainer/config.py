@@ -6,7 +6,7 @@ c.ApptainerConfig.engine_path = "/opt/apptainer/bin/apptainer"
 from __future__ import annotations
 
 from jupyter_core.paths import jupyter_config_path
-from traitlets import Bool, Enum, Float, Unicode
+from traitlets import Bool, Dict, Enum, Float, Unicode
 from traitlets.config import Config, Configurable
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
 
@@ -53,15 +53,35 @@ class ApptainerConfig(Configurable):
         default): what SSL_CERT_FILE, PIP_CERT or REQUESTS_CA_BUNDLE name. Example: "/etc/ssl/certs/ca-certificates.crt".""",
     ).tag(config=True)
 
+    named_binds = Dict(
+        key_trait=Unicode(),
+        value_trait=Unicode(),
+        help="""Binds by name, for notebooks: their metadata says "binds": ["data"], and each reader says here where that is. Values
+        as in kernel.json. Default: {}. Example: {"data": "/srv/data:/data:ro"}.""",
+    ).tag(config=True)
+
+    force = Dict(
+        key_trait=Unicode(),
+        help="""Fields of kernel.json that every container kernel gets, whatever kernel.json and notebook say: lists are added to,
+        `env` is merged by name, all else is replaced. Default: {}. Example: {"isolation": "contain"}.""",
+    ).tag(config=True)
+
 
 def load_config() -> Config:
     """Read jupyter_apptainer_config.py and .json from the configuration folders that `jupyter --paths` lists; earlier ones win."""
     merged = Config()
     for folder in reversed(jupyter_config_path()):
-        for loader in (JSONFileConfigLoader, PyFileConfigLoader):
-            suffix = ".json" if loader is JSONFileConfigLoader else ".py"
-            try:
-                merged.merge(loader(CONFIG_NAME + suffix, path=folder).load_config())
-            except ConfigFileNotFound:
-                continue
+        merged.merge(load_folder(folder))
+    return merged
+
+
+def load_folder(folder: str) -> Config:
+    """Read the same from one folder: empty where there is neither file."""
+    merged = Config()
+    for loader in (JSONFileConfigLoader, PyFileConfigLoader):
+        suffix = ".json" if loader is JSONFileConfigLoader else ".py"
+        try:
+            merged.merge(loader(CONFIG_NAME + suffix, path=folder).load_config())
+        except ConfigFileNotFound:
+            continue
     return merged

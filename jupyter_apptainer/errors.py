@@ -23,6 +23,7 @@
     │  ├─ ImageNotFound
     │  ├─ ImageInvalid                 a file, but not an image
     │  ├─ ImageCorrupt                 an image, but damaged or cut short
+    │  ├─ ImageMismatch                an image, but not the one whose digest was asked for
     │  ├─ ProgramNotFound              the program does not exist in the image
     │  ├─ OverlayNotFound
     │  ├─ OverlayBusy                  in use by another process
@@ -236,6 +237,11 @@ class ImageInvalid(CommandError):
 class ImageCorrupt(CommandError):
     code = "image-corrupt"
     default_hint = "fetch or build the image again"
+
+
+class ImageMismatch(CommandError):
+    code = "image-mismatch"
+    default_hint = "fetch the image that was meant, or correct the digest"
 
 
 class ProgramNotFound(CommandError):

@@ -23,6 +23,7 @@ from .errors import ApptainerError, SpecError
 from .instances.janitor import sweep
 from .instances.watch import wait_readable, watch_exit
 from .kernels.container import ContainerKernel
+from .kernels.notebook import find_notebook
 from .kernels.prepare import prepare_launch
 from .places import find_places
 
@@ -61,6 +62,7 @@ async def _run(folder: Path, connection_file: Path, extra: list[str]) -> int:
             # The client has put these into our environment already, with its own substitutions.
             kernelspec_env={name: environ.get(name, value) for name, value in declared.items()},
             extra_arguments=extra,
+            notebook=find_notebook(environ, environ),
         )
     )
     for warning in preparation.plan.warnings:

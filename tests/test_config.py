@@ -41,7 +41,7 @@ def load() -> ApptainerConfig:
 def test_without_files_defaults_hold(folders: tuple[Path, Path]) -> None:
     settings = load()
     assert {name: getattr(settings, name) for name in TRAITS} == {
-        name: trait.default_value for name, trait in TRAITS.items()
+        name: trait.default() for name, trait in TRAITS.items()
     }
 
 

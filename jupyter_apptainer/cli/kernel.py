@@ -13,6 +13,7 @@ from ..config import ApptainerConfig, load_config
 from ..engine.command import REDACTED, is_secret_name
 from ..engine.environment import is_bending
 from ..engine.locate import get_engine
+from ..errors import SpecError
 from ..images.probe import ImageProbe
 from ..kernels.explain import build_report, render_plan
 from ..kernels.fields import FIELDS
@@ -93,8 +94,16 @@ def add_parser(subparsers: Any) -> None:
         "the start of a kernel as a shell script, with the reason for each variable and path; nothing is started",
         "explain torch",
         "explain torch --cwd ~/notebooks > start.sh",
+        "explain torch --notebook analysis.ipynb",
     )
-    explain.add_argument("--cwd", metavar="DIR", default=".", help="the notebook's folder (default: this one)")
+    explain.add_argument(
+        "--cwd", metavar="DIR", help="the notebook's folder (default: that of --notebook, or this one)"
+    )
+    explain.add_argument(
+        "--notebook",
+        metavar="FILE",
+        help="a notebook, whose metadata is honoured or refused as at a start of its kernel",
+    )
     explain.set_defaults(func=_explain)
     for command in (show, check, explain):
         command.add_argument("name", metavar="NAME", help="as `kernel list` shows it")
@@ -257,20 +266,25 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _explain(arguments: argparse.Namespace) -> int:
     found = get_kernelspec(arguments.name)
-    plan = prepare_launch(
+    notebook = os.path.abspath(arguments.notebook) if arguments.notebook else None
+    if notebook and not os.path.exists(notebook):
+        raise SpecError(f"there is no notebook {notebook}")
+    preparation = prepare_launch(
         found.config,
         settings=_load_settings(),
         kernel_id=found.name,
-        cwd=os.path.abspath(arguments.cwd),
+        cwd=os.path.abspath(arguments.cwd or os.path.dirname(notebook or "")),
         environ=os.environ,
         base_dir=str(found.folder),
         kernelspec_env=found.env,
+        notebook=notebook,
         is_dry=True,
-    ).plan
+    )
+    plan, wishes = preparation.plan, preparation.settings
     if arguments.json:
-        print_json(build_report(plan))
+        print_json({**build_report(plan), "settings": [asdict(setting) for setting in wishes]})
     else:
-        sys.stdout.write(render_plan(plan, unset=sorted(name for name in os.environ if is_bending(name))))
+        sys.stdout.write(render_plan(plan, wishes, unset=sorted(name for name in os.environ if is_bending(name))))
     return 0
 
 

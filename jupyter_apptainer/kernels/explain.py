@@ -11,15 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..engine.command import REDACTED, redact_argv
+from .layers import Setting
 from .plan import LaunchPlan, PlannedFile
 
 _HERE = Path(__file__).parent
 _FLAGS_WITH_VALUE = frozenset({"--mount", "--overlay", "--workdir", "--home", "--network", "--pwd"})
 
 
-def render_plan(plan: LaunchPlan, *, unset: Sequence[str] = ()) -> str:
-    """Return the script for `plan`. unset: variables of the environment that would bend what the engine does."""
-    return "\n".join(_iter_lines(plan, unset)) + "\n"
+def render_plan(plan: LaunchPlan, settings: Sequence[Setting] = (), *, unset: Sequence[str] = ()) -> str:
+    """Return the script for `plan`. settings: what was wished, by whom. unset: variables that would bend what the engine does."""
+    return "\n".join(_iter_lines(plan, settings, unset)) + "\n"
 
 
 def build_report(plan: LaunchPlan) -> dict[str, object]:
@@ -40,13 +41,17 @@ def build_report(plan: LaunchPlan) -> dict[str, object]:
     return report
 
 
-def _iter_lines(plan: LaunchPlan, unset: Sequence[str]) -> Iterator[str]:
+def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[str]) -> Iterator[str]:
     engine = plan.engine
     yield "#!/bin/sh"
     yield f"# The start of a kernel in {_in_comment(plan.image)}, as it would happen now."
     yield f"# Engine: {engine.flavour} {engine.version_text}, {engine.path} (from {engine.origin})."
     for warning in plan.warnings:
         yield f"# Warning: {_in_comment(warning)}"
+    if settings:
+        yield "# What was wished, and by whom:"
+    for setting in settings:
+        yield f"#   {setting.name} = {_in_comment(setting.value)}  ({_in_comment(setting.origin)})"
     yield "set -eu"
     yield "umask 077"
     yield ""

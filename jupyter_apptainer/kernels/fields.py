@@ -23,7 +23,9 @@ PLACEHOLDER = "{connection_file}"
 # The same patterns judge in the schema; they use what Python and ECMAScript have in common.
 _PLAIN = r"[^\x00\n]"
 _WORD = r"(?:\\.|[^:\\\x00\n])"
-IMAGE_PATTERN = rf"^(?:(?:{'|'.join(URI_SCHEMES)})://{_PLAIN}+|(?![A-Za-z][A-Za-z0-9+.-]*://)(?!.*@sha256:){_PLAIN}+)$"
+_NO_URI = r"(?![A-Za-z][A-Za-z0-9+.-]*://)"
+_FILE = rf"(?!@sha256:)(?!.*@sha256:(?![0-9a-f]{{64}}$)){_PLAIN}+"
+IMAGE_PATTERN = rf"^(?:(?:{'|'.join(URI_SCHEMES)})://{_PLAIN}+|{_NO_URI}{_FILE})$"
 BIND_PATTERN = rf"^{_WORD}+(?::/{_WORD}*(?::(?:ro|rw))?)?$"
 OVERLAY_PATTERN = rf"^(?:tmpfs|(?!(?:tmpfs|auto)(?::|$)){_WORD}+(?::ro)?)$"
 HOME_PATTERN = rf"^(?:host|none|[/~$.]{_PLAIN}*)$"
@@ -88,6 +90,12 @@ class FieldRow:
 def is_uri(image: str) -> bool:
     """Say whether an image is named by a URI and not by a path."""
     return bool(_URI.match(image))
+
+
+def split_digest(image: str) -> tuple[str, str | None]:
+    """Split `PATH@sha256:DIGEST` into both; the digest of a URI is the registry's, and stays in it."""
+    path, mark, digest = image.rpartition("@sha256:")
+    return (path, digest) if mark and not is_uri(image) else (image, None)
 
 
 def split_words(text: str) -> list[str]:
@@ -163,7 +171,7 @@ def _parse_image(path: str, value: object, problems: Problems) -> str:
         return value
     expected = "the path of a .sif file or of a sandbox folder, or a URI docker://, oras:// or library://"
     if isinstance(value, str) and "@sha256:" in value and not is_uri(value):
-        expected = "a path without @sha256: checking a file's digest is not available in this version"
+        expected = "@sha256: and 64 digits of 0-9 and a-f at the end of a path"
     problems.add(path, value, expected)
     return ""
 
@@ -260,7 +268,8 @@ _WORDS: Mapping[str, object] = {"type": "string", "pattern": r"^[^\x00]*$"}
 
 FIELDS: Mapping[str, FieldRow] = {
     "image": FieldRow(
-        "The image: path of a .sif file or sandbox folder (~, $VAR; relative to the kernel.json). A URI is never pulled at a start.",
+        "The image: path of a .sif file or sandbox folder (~, $VAR; relative to the kernel.json), @sha256:DIGEST behind it to have "
+        "the file checked. A URI is never pulled at a start.",
         {"type": "string", "pattern": IMAGE_PATTERN},
         _parse_image,
     ),

@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ..config import ApptainerConfig, load_config
 from ..engine.locate import EngineInfo, find_engine
-from ..errors import ApptainerError, EngineNotFound
+from ..errors import ApptainerError, EngineNotFound, PolicyError
+from ..images.digest import check_digest
 from ..images.identity import check_image
 from ..images.probe import ImageProbe, is_python_command, load_probe, probe_image
 from ..places import Places
 from .kernelspecs import Kernelspec
 from .prepare import check_overlay
+from .settle import settle_spec
 from .spec import ContainerSpec
 
 Status = Literal["ok", "unknown", "fail"]
@@ -25,7 +28,7 @@ _IPYKERNEL = "ipykernel_launcher"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a kernel needs. topic: configuration, engine, image, overlay, bind, home or kernel. hint: the fix."""
+    """One thing that a kernel needs. topic: configuration, policy, engine, image, overlay, bind, home or kernel. hint: the fix."""
 
     topic: str
     status: Status
@@ -49,7 +52,11 @@ def check_kernelspec(
         spec = kernelspec.resolve(environ)
     except ApptainerError as error:
         return (_fail("configuration", error),)
-    findings = [Finding("configuration", "ok", str(kernelspec.folder / "kernel.json")), *_check_host(spec, places)]
+    findings = [
+        Finding("configuration", "ok", str(kernelspec.folder / "kernel.json")),
+        *_check_policy(kernelspec, places, environ),
+    ]
+    findings += _check_host(spec, places)
     try:
         engine = find_engine(engine_path, environ=environ, places=places)
         if engine is None:
@@ -62,9 +69,28 @@ def check_kernelspec(
     return tuple(findings)
 
 
+def _check_policy(kernelspec: Kernelspec, places: Places, environ: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        settle_spec(
+            kernelspec.config,
+            base_dir=str(kernelspec.folder),
+            environ=environ,
+            settings=ApptainerConfig(config=load_config()),
+            places=places,
+            kernelspec_env=kernelspec.env,
+        )
+    except PolicyError as error:
+        yield _fail("policy", error)
+    except ApptainerError:
+        # The image, for one, is looked at below.
+        return
+
+
 def _check_host(spec: ContainerSpec, places: Places) -> Iterator[Finding]:
     try:
         image = check_image(spec.image)
+        if spec.digest:
+            check_digest(spec.image, spec.digest, places)
         yield Finding("image", "ok", f"{spec.image} ({image.kind})")
     except ApptainerError as error:
         yield _fail("image", error)

@@ -9,7 +9,7 @@ import os
 import pwd
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config import ApptainerConfig
 from ..engine.locate import EngineInfo, get_engine
@@ -22,14 +22,17 @@ from ..errors import (
     OverlayNotFound,
     SpecError,
 )
+from ..images.digest import check_digest
 from ..images.identity import check_image
 from ..images.probe import ImageProbe, is_python_command, probe_image
 from ..instances.start import EngineFolders, find_engine_folders
 from ..overlays.holder import find_holder, is_locked
 from ..places import Places, find_places
 from .connection import fits_socket
+from .layers import Setting
 from .plan import LaunchContext, LaunchPlan, build_launch_plan
-from .spec import ContainerSpec, OverlayWish, is_uri, parse_container_spec, resolve_paths
+from .settle import settle_spec
+from .spec import ContainerSpec, OverlayWish, is_uri
 
 _IPYKERNEL = "ipykernel_launcher"
 # Device nodes that exist where an NVIDIA driver is loaded.
@@ -38,9 +41,10 @@ _NVIDIA_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
 
 @dataclass(frozen=True)
 class Preparation:
-    """A plan, and what it was made from."""
+    """A plan, and what it was made from. settings: each value of the wish, and whether kernel.json, notebook or server has it."""
 
     spec: ContainerSpec
+    settings: tuple[Setting, ...]
     plan: LaunchPlan
     probe: ImageProbe | None
     places: Places
@@ -58,18 +62,28 @@ def prepare_launch(
     base_dir: str,
     kernelspec_env: Mapping[str, str] | None = None,
     extra_arguments: Sequence[str] = (),
+    notebook: str | None = None,
     is_dry: bool = False,
 ) -> Preparation:
     """Check `config` against this host and compute the plan. Blocking; the first time for an image it runs the image's Python.
 
-    base_dir: the kernel.json's folder. environ: the server's variables with those of the request. is_dry: for `explain`: nothing
-    is started, not even to ask the image.
+    base_dir: the kernel.json's folder. environ: the server's variables with those of the request. notebook: the file whose metadata
+    has a say. is_dry: for `explain`: nothing is started, not even to ask the image.
 
     Raises SpecError and whatever forbids a start: EngineNotFound, ImageNotFound, OverlayBusy, ImageLacksPython, …
     """
-    spec = resolve_paths(parse_container_spec(config), base_dir, environ)
-    engine = get_engine(settings.engine_path or None)
     places = find_places()
+    settled = settle_spec(
+        config,
+        base_dir=base_dir,
+        environ=environ,
+        settings=settings,
+        places=places,
+        kernelspec_env=kernelspec_env,
+        notebook=notebook,
+    )
+    spec = settled.spec
+    engine = get_engine(settings.engine_path or None)
     probe: ImageProbe | None = None
     if not is_dry:
         check_request(spec, places)
@@ -92,7 +106,9 @@ def prepare_launch(
         matplotlib_dir=str(places.cache / "matplotlib"),
     )
     folders = find_engine_folders(engine, os.environ, places.hostname)
-    return Preparation(spec, build_launch_plan(spec, context), probe, places, folders, environ)
+    plan = build_launch_plan(spec, context)
+    plan = replace(plan, warnings=settled.warnings + plan.warnings)
+    return Preparation(spec, settled.settings, plan, probe, places, folders, environ)
 
 
 def build_instance_name(kernel_id: str, token: str) -> str:
@@ -118,6 +134,8 @@ def check_request(spec: ContainerSpec, places: Places) -> None:
             hint=f"fetch it once, `apptainer pull FILE.sif {spec.image}`, and name the file in the kernel",
         )
     check_image(spec.image)
+    if spec.digest:
+        check_digest(spec.image, spec.digest, places)
     for overlay in spec.overlays:
         if overlay.kind == "file":
             check_overlay(overlay, places)

@@ -24,6 +24,7 @@ from ..instances.janitor import sweep
 from ..places import find_places
 from .connection import build_ipc_prefix
 from .container import ContainerKernel
+from .notebook import find_notebook
 from .paths import map_to_host
 from .prepare import Preparation, prepare_launch
 
@@ -73,10 +74,11 @@ class ApptainerProvisioner(KernelProvisionerBase):
         """Check everything, make the plan (at the first start), and set up the connection."""
         extra = kwargs.pop("extra_arguments", None) or []
         encryption = kwargs.pop("transport_encryption", None)
+        notebook = kwargs.pop("notebook", None)
         kwargs = await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
         try:
             if self._preparation is None:
-                self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra)
+                self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra, notebook)
                 self._connect(self._preparation, encryption)
         except ApptainerError as error:
             raise self._for_dialog(error) from None
@@ -115,6 +117,11 @@ class ApptainerProvisioner(KernelProvisionerBase):
             await self._give_up()
             raise
         self._is_done = False
+        for setting in preparation.settings:
+            if setting.origin != "kernel.json":
+                self.log.info(
+                    "Kernel %s: %s is %s, from the %s", self.kernel_id, setting.name, setting.value, setting.origin
+                )
         self.log.info(
             "Kernel %s runs in %s (%s)",
             self.kernel_id,
@@ -135,7 +142,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
     def _note_autorestart(self) -> None:
         self._is_autorestart = True
 
-    def _prepare(self, kwargs: dict[str, Any], extra: list[str]) -> Preparation:
+    def _prepare(self, kwargs: dict[str, Any], extra: list[str], notebook: str | None) -> Preparation:
         for leftover in sweep(find_places()):
             self.log.warning("Ended %s: %s", leftover.entry.name, leftover.reason)
         return prepare_launch(
@@ -147,7 +154,15 @@ class ApptainerProvisioner(KernelProvisionerBase):
             base_dir=self.kernel_spec.resource_dir or os.getcwd(),
             kernelspec_env=self.kernel_spec.env,
             extra_arguments=extra,
+            notebook=os.path.abspath(notebook)
+            if notebook
+            else find_notebook(kwargs["env"], os.environ, self._find_root()),
         )
+
+    def _find_root(self) -> str | None:
+        """Return the folder that the server shows; None where no server but a program starts the kernel."""
+        manager: Any = self.parent
+        return getattr(manager.parent, "root_dir", None) or None
 
     def _connect(self, preparation: Preparation, encryption: str | bool | None) -> None:
         """Choose sockets or encrypted ports, and tell the kernel manager."""

@@ -12,7 +12,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from .expand import resolve_path
-from .fields import FIELDS, UNBUILT, Problems, is_uri
+from .fields import FIELDS, UNBUILT, Problems, is_uri, split_digest
 from .wishes import BindWish, OverlayWish
 
 Nv = Literal["auto", True, False]
@@ -39,9 +39,11 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerSpec:
-    """One kernel's container, wanted. Field names are those of kernel.json."""
+    """One kernel's container, wanted. Field names are those of kernel.json, but for `digest`: the SHA-256 that the image's file
+    must have, which kernel.json says in `image`."""
 
     image: str
+    digest: str | None = None
     nv: Nv = "auto"
     rocm: bool = False
     binds: tuple[BindWish, ...] = ()
@@ -78,6 +80,7 @@ def parse_container_spec(config: Mapping[str, object], *, origin: str = "the ker
         problems.add_missing("image", "the path of a .sif file or of a sandbox folder")
     if problems.lines:
         raise problems.to_error(origin)
+    values["image"], values["digest"] = split_digest(values["image"])
     return ContainerSpec(**values)
 
 
@@ -86,8 +89,10 @@ def to_config(spec: ContainerSpec) -> dict[str, object]:
     config: dict[str, object] = {}
     for item in fields(spec):
         value = getattr(spec, item.name)
-        if item.name == "image" or value != _default(item):
+        if item.name in FIELDS and (item.name == "image" or value != _default(item)):
             config[item.name] = FIELDS[item.name].write(value)
+    if spec.digest:
+        config["image"] = f"{spec.image}@sha256:{spec.digest}"
     return config
 
 
@@ -95,6 +100,8 @@ def build_json_schema() -> dict[str, object]:
     """Return the JSON schema (draft 2020-12) of the configuration; kernel-config.schema.json is its copy on disk."""
     properties: dict[str, object] = {}
     for item in fields(ContainerSpec):
+        if item.name not in FIELDS:
+            continue
         entry = FIELDS[item.name]
         properties[item.name] = {"description": entry.description, **entry.schema}
         if item.name != "image":
