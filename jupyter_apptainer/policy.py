@@ -142,11 +142,10 @@ class NotebookPolicy(Configurable):
             "MKL_NUM_THREADS",
             "NUMEXPR_NUM_THREADS",
             "NUMBA_NUM_THREADS",
-            "CUDA_VISIBLE_DEVICES",
             "NOTEBOOK_*",
         ],
         help="""Variables that a notebook may set: NAME or PREFIX_*. Many others make programs run code (PYTHONPATH, LD_PRELOAD,
-        BASH_ENV, MPLBACKEND, …). Default: numbers of threads, CUDA_VISIBLE_DEVICES, and names that begin with NOTEBOOK_.""",
+        BASH_ENV, MPLBACKEND, …). Default: numbers of threads, and names that begin with NOTEBOOK_.""",
     ).tag(config=True)
 
     inherit_env = List(

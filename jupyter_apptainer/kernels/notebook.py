@@ -78,7 +78,9 @@ def load_settings(path: str) -> Mapping[str, object]:
 def _read(path: str) -> bytes | None:
     """Return the content of a notebook in which the word can be found; None for others, and where there is no file."""
     try:
-        # Without waiting: a named pipe would keep us for ever.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise SpecError(f"the notebook {path} is not a file", hint="make a copy of its content, and open that")
+        # Without waiting: a named pipe, should there be one by now, would keep us for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -86,13 +88,10 @@ def _read(path: str) -> bytes | None:
         raise SpecError(
             f"the notebook {path} cannot be read: {error.strerror}", hint="check its permissions"
         ) from error
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise SpecError(f"the notebook {path} is not a file", hint="make a copy of its content, and open that")
+    with open(descriptor, "rb") as stream:
         if not _has_field(stream):
             return None
-        if status.st_size > _MAX_FILE_BYTES:
+        if os.fstat(descriptor).st_size > _MAX_FILE_BYTES:
             raise SpecError(
                 f"the notebook {path} is larger than {_MAX_FILE_BYTES >> 20} MiB, too large to look for its container's settings",
                 hint="clear its outputs",

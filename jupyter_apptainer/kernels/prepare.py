@@ -63,12 +63,13 @@ def prepare_launch(
     kernelspec_env: Mapping[str, str] | None = None,
     extra_arguments: Sequence[str] = (),
     notebook: str | None = None,
+    parameters: Mapping[str, object] | None = None,
     is_dry: bool = False,
 ) -> Preparation:
     """Check `config` against this host and compute the plan. Blocking; the first time for an image it runs the image's Python.
 
     base_dir: the kernel.json's folder. environ: the server's variables with those of the request. notebook: the file whose metadata
-    has a say. is_dry: for `explain`: nothing is started, not even to ask the image.
+    has a say. parameters: fields that were chosen for this start. is_dry: for `explain`: nothing is started, not even to ask the image.
 
     Raises SpecError and whatever forbids a start: EngineNotFound, ImageNotFound, OverlayBusy, ImageLacksPython, …
     """
@@ -81,6 +82,7 @@ def prepare_launch(
         places=places,
         kernelspec_env=kernelspec_env,
         notebook=notebook,
+        parameters=parameters,
     )
     spec = settled.spec
     engine = get_engine(settings.engine_path or None)

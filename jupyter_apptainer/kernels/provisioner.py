@@ -25,6 +25,7 @@ from ..places import find_places
 from .connection import build_ipc_prefix
 from .container import ContainerKernel
 from .notebook import find_notebook
+from .parameters import check_parameters
 from .paths import map_to_host
 from .prepare import Preparation, prepare_launch
 
@@ -74,11 +75,11 @@ class ApptainerProvisioner(KernelProvisionerBase):
         """Check everything, make the plan (at the first start), and set up the connection."""
         extra = kwargs.pop("extra_arguments", None) or []
         encryption = kwargs.pop("transport_encryption", None)
-        notebook = kwargs.pop("notebook", None)
+        notebook, chosen = kwargs.pop("notebook", None), kwargs.pop("parameters", None)
         kwargs = await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
         try:
             if self._preparation is None:
-                self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra, notebook)
+                self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra, notebook, chosen)
                 self._connect(self._preparation, encryption)
         except ApptainerError as error:
             raise self._for_dialog(error) from None
@@ -142,7 +143,9 @@ class ApptainerProvisioner(KernelProvisionerBase):
     def _note_autorestart(self) -> None:
         self._is_autorestart = True
 
-    def _prepare(self, kwargs: dict[str, Any], extra: list[str], notebook: str | None) -> Preparation:
+    def _prepare(
+        self, kwargs: dict[str, Any], extra: list[str], notebook: str | None, chosen: dict[str, object] | None
+    ) -> Preparation:
         for leftover in sweep(find_places()):
             self.log.warning("Ended %s: %s", leftover.entry.name, leftover.reason)
         return prepare_launch(
@@ -157,6 +160,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
             notebook=os.path.abspath(notebook)
             if notebook
             else find_notebook(kwargs["env"], os.environ, self._find_root()),
+            parameters=None if chosen is None else check_parameters(chosen, self.kernel_spec.metadata),
         )
 
     def _find_root(self) -> str | None:

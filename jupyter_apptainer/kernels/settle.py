@@ -43,8 +43,10 @@ def settle_spec(
     places: Places,
     kernelspec_env: Mapping[str, str] | None = None,
     notebook: str | None = None,
+    parameters: Mapping[str, object] | None = None,
 ) -> Settled:
     """Merge and judge. config: of the kernel.json in `base_dir`. notebook: path of the notebook that the kernel is for.
+    parameters: fields that were chosen for this start, which kernel.json permits (`check_parameters`).
 
     Raises SpecError for what is wrong, PolicyError for what is not allowed.
     """
@@ -55,7 +57,8 @@ def settle_spec(
     if notebook:
         layer = _load_notebook(notebook, spec, settings, environ, places, find_signers, warnings)
         layers += [layer] if layer else []
-    layers += _build_forced(settings, spec, environ)
+    layers += _build_layer("parameters", parameters or {}, spec, base_dir, environ, "the start's parameters")
+    layers += _build_layer("server", settings.force, spec, os.sep, environ, "ApptainerConfig.force")
     merged = merge_layers(layers)
     check_policies(merged, settings, places, kernelspec_env or {}, find_signers=find_signers)
     return Settled(merged, list_settings(layers), tuple(warnings))
@@ -110,12 +113,18 @@ def _load_notebook(
     return build_layer(path, metadata, spec, Reader(policy, settings, environ, places, find_signers))
 
 
-def _build_forced(settings: ApptainerConfig, spec: ContainerSpec, environ: Mapping[str, str]) -> list[Layer]:
-    forced = dict(settings.force)
-    if not forced:
+def _build_layer(
+    name: str,
+    config: Mapping[str, object],
+    spec: ContainerSpec,
+    base_dir: str,
+    environ: Mapping[str, str],
+    origin: str,
+) -> list[Layer]:
+    if not config:
         return []
-    wish = parse_container_spec({"image": spec.image, **forced}, origin="ApptainerConfig.force")
-    return [Layer("server", resolve_paths(wish, os.sep, environ), frozenset(forced) & set(FIELDS))]
+    wish = parse_container_spec({"image": spec.image, **config}, origin=origin)
+    return [Layer(name, resolve_paths(wish, base_dir, environ), frozenset(config) & set(FIELDS))]
 
 
 def _make_find_signers(settings: ApptainerConfig) -> FindSigners:
