@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from traitlets.config import Configurable
 
 import jupyter_apptainer
 from jupyter_apptainer.cli.main import COMMANDS, EXIT_CODES, INTERRUPTED, PIPE_CLOSED, build_parser
@@ -26,7 +27,9 @@ from jupyter_apptainer.engine.environment import _KEPT
 from jupyter_apptainer.errors import iter_error_classes
 from jupyter_apptainer.kernels.environment import ALLOWED, NEVER, RESERVED
 from jupyter_apptainer.kernels.fields import UNBUILT
+from jupyter_apptainer.kernels.notebook import VARIABLE
 from jupyter_apptainer.kernels.spec import build_json_schema
+from jupyter_apptainer.policy import ApptainerPolicy, NotebookPolicy
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
@@ -193,9 +196,10 @@ def test_every_field_of_kernel_json_is_in_the_reference() -> None:
     assert not [name for name in UNBUILT if f"`{name}`" not in text]
 
 
-def test_every_setting_is_in_the_reference() -> None:
-    traits = ApptainerConfig.class_own_traits(config=True)
-    rows = read_table("configuration.md", "trait of `c.ApptainerConfig`")
+@pytest.mark.parametrize("cls", [ApptainerConfig, ApptainerPolicy, NotebookPolicy])
+def test_every_setting_is_in_the_reference(cls: type[Configurable]) -> None:
+    traits = cls.class_own_traits(config=True)
+    rows = read_table("configuration.md", f"trait of `c.{cls.__name__}`")
     written = {name: cells[1].strip("`").replace('"', "'") for name, cells in rows.items()}
     assert written == {name: repr(trait.default()).replace('"', "'") for name, trait in traits.items()}
     assert not [name for name, trait in traits.items() if not trait.help]
@@ -203,7 +207,7 @@ def test_every_setting_is_in_the_reference() -> None:
 
 def test_every_variable_is_in_the_reference() -> None:
     text = (REFERENCE / "environment-variables.md").read_text()
-    names = [*_KEPT, *(pattern for pattern, _ in ALLOWED), *NEVER, *RESERVED, "JUPYTER_APPTAINER_HOME"]
+    names = [*_KEPT, *(pattern for pattern, _ in ALLOWED), *NEVER, *RESERVED, "JUPYTER_APPTAINER_HOME", VARIABLE]
     assert not [name for name in names if f"`{name}`" not in text]
 
 

@@ -1,4 +1,7 @@
-"""`verify`: whose PGP keys have signed an image. Keys are those of the user's keyring and of the engine's global one."""
+"""`verify`: whose PGP keys have signed an image, as far as they are in the engine's keyring.
+
+`--all`, because the engine would otherwise pass over an unsigned overlay in a signed image, and mount it.
+"""
 
 from __future__ import annotations
 

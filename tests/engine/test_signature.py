@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from traitlets.config import Config
 
+import jupyter_apptainer.policy as policy_module
+from jupyter_apptainer.config import ApptainerConfig
 from jupyter_apptainer.engine.api import Engine
 from jupyter_apptainer.engine.command import Completed
 from jupyter_apptainer.engine.environment import build_engine_environment
 from jupyter_apptainer.engine.locate import EngineInfo
 from jupyter_apptainer.engine.runner import Runner
 from jupyter_apptainer.engine.signature import build_verify, parse_signers
-from jupyter_apptainer.errors import CommandError, EngineOutputError
+from jupyter_apptainer.errors import CommandError, EngineOutputError, PolicyError
+from jupyter_apptainer.kernels.settle import settle_spec
+from jupyter_apptainer.places import Places
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,35 @@ def test_a_signature_does_not_survive_a_change(engine: EngineInfo, signed: tuple
     changed.write_bytes(data)
     with pytest.raises(CommandError):
         find_signers(engine, changed)
+
+
+def test_an_overlay_in_a_signed_image_counts_for_nothing(
+    engine: EngineInfo, signed: tuple[Path, str], tmp_path: Path
+) -> None:
+    image = Path(shutil.copy(signed[0], tmp_path / "more.sif"))
+    (tmp_path / "layer.img").write_bytes(bytes(4096))
+    overlay = ("--datatype", "4", "--parttype", "4", "--partfs", "2", "--partarch", "2")
+    run_engine(engine, "sif", "add", *overlay, str(image), str(tmp_path / "layer.img"))
+    with pytest.raises(CommandError):
+        find_signers(engine, image)
+
+
+def test_a_policy_by_signature(
+    engine: EngineInfo, signed: tuple[Path, str], starter_image: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_module, "SYSTEM_FOLDERS", ())
+
+    def settle(image: Path, signer: str) -> str:
+        settings = ApptainerConfig(config=Config(ApptainerPolicy={"images": [f"signed:{signer}"]}))
+        return settle_spec(
+            {"image": str(image)}, base_dir="/", environ=os.environ, settings=settings, places=places
+        ).spec.image
+
+    image, fingerprint = signed
+    assert settle(image, fingerprint) == str(image)
+    for other, signer in ((image, "0" * 40), (starter_image, fingerprint)):
+        with pytest.raises(PolicyError, match=r"image: .*\.sif: images that are allowed: signed:"):
+            settle(other, signer)
 
 
 def test_a_key_that_is_not_known_here_counts_for_nothing(
