@@ -6,11 +6,14 @@ Facts about the host (paths without links, digests, signers) come in with the qu
 from __future__ import annotations
 
 import fnmatch
+import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import PolicyError
 from ..rules import ANY, KERNELS, Rules, match_name, match_path, match_uri
+
+_SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +70,10 @@ def find_refusals(rules: Rules, question: Question) -> tuple[Refusal, ...]:
 
 def build_error(who: str, origin: str, refusals: Sequence[Refusal], *, way_out: str) -> PolicyError:
     """Return the error that names each refusal in a line of its own, and in its hint the way out of each."""
-    lines = "\n".join(f"  {refusal.label}: {_cut(refusal.shown)}: {refusal.reason}" for refusal in refusals)
+    lines = "\n".join(f"  {r.label}: {_cut(r.shown)}: {_cut(r.reason)}" for r in refusals)
     ways = list(dict.fromkeys(refusal.way_out for refusal in refusals if refusal.way_out))
     hint = way_out + (":\n" + "\n".join(f"  {way}" for way in ways) if ways else "")
-    return PolicyError(f"{who} asks for what {origin} does not allow:\n{lines}", hint=hint)
+    return PolicyError(f"{_cut(who)} asks for what {origin} does not allow:\n{lines}", hint=hint)
 
 
 def needs_digest(rules: Rules) -> bool:
@@ -89,45 +92,67 @@ def allows_image(rules: Rules, image: ImageFacts, question: Question) -> bool:
 
 
 def _iter_refusals(rules: Rules, question: Question) -> Iterator[Refusal]:
-    section = rules.section
-    if question.image and not allows_image(rules, question.image, question):
-        listed = ", ".join(rules.images).replace(KERNELS, "those of your container kernels") or "none"
-        way_out = f'{section}.images.append("{question.image.path}")'
-        yield Refusal("image", question.image.shown, f"images that are allowed: {listed}", way_out)
+    yield from _judge_image(rules, question)
+    yield from _judge_paths(rules, question)
+    yield from _judge_names(rules, question)
+    yield from _judge_modes(rules, question)
+
+
+def _judge_image(rules: Rules, question: Question) -> Iterator[Refusal]:
+    image = question.image
+    if image and not allows_image(rules, image, question):
+        listed = [pattern if pattern != KERNELS else "those of your container kernels" for pattern in rules.images]
+        yield Refusal(
+            "image", image.shown, f"images that are allowed: {_list(listed)}", _append(rules, "images", image.path)
+        )
+
+
+def _judge_paths(rules: Rules, question: Question) -> Iterator[Refusal]:
     for bind in question.binds:
         if not any(_matches_bind(pattern, bind, question) for pattern in rules.binds):
-            way_out = f'{section}.binds.append("{bind.path}{":ro" if bind.is_read_only else ""}")'
+            way_out = _append(rules, "binds", bind.path, ":ro" if bind.is_read_only else "")
             yield Refusal("binds", bind.shown, _explain_bind(rules, bind, question), way_out)
     for overlay in question.overlays:
         if not any(_matches_path(pattern, overlay.path, question) for pattern in rules.overlays):
-            way_out = f'{section}.overlays.append("{overlay.path}")'
-            listed = ", ".join(rules.overlays) or "none"
-            yield Refusal("overlays", overlay.shown, f"overlays are allowed from: {listed}", way_out)
-    if question.home is not None and not any(_matches_path(p, question.home, question) for p in rules.homes):
-        listed = ", ".join(rules.homes) or "none at all"
-        yield Refusal("home", question.home, f"allowed is {listed}", f'{section}.homes.append("{question.home}")')
-    for names, allowed, label in (
-        (question.env, rules.env, "env"),
-        (question.inherit_env, rules.inherit_env, "inherit_env"),
+            reason = f"overlays are allowed from: {_list(rules.overlays)}"
+            yield Refusal("overlays", overlay.shown, reason, _append(rules, "overlays", overlay.path))
+    home = question.home
+    if home is not None and not any(_matches_path(pattern, home, question) for pattern in rules.homes):
+        yield Refusal("home", home, f"allowed is {_list(rules.homes)}", _append(rules, "homes", home))
+
+
+def _judge_names(rules: Rules, question: Question) -> Iterator[Refusal]:
+    for label, names, allowed in (
+        ("env", question.env, rules.env),
+        ("inherit_env", question.inherit_env, rules.inherit_env),
     ):
         for name in names:
             if not any(match_name(name, pattern) for pattern in allowed):
-                listed = ", ".join(allowed) or "none"
-                reason = f"variables that are allowed: {listed}"
-                yield Refusal(label, name, reason, f'{section}.{label}.append("{name}")')
+                reason = f"variables that are allowed: {_list(allowed)}"
+                yield Refusal(label, name, reason, f"{rules.section}.{label}.append({name!r})")
     for flag in question.extra_flags:
         if not any(fnmatch.fnmatchcase(flag, pattern) for pattern in rules.extra_flags):
-            listed = ", ".join(rules.extra_flags) or "none"
-            way_out = f'{section}.extra_flags.append("{flag}")'
-            yield Refusal("extra_flags", flag, f"flags of the engine that are allowed: {listed}", way_out)
-    if question.network is not None and not {ANY, question.network} & set(rules.networks):
-        listed = ", ".join(rules.networks) or "none at all"
-        way_out = f'{section}.networks.append("{question.network}")'
-        yield Refusal("network", question.network, f"allowed is {listed}", way_out)
-    if question.isolation is not None and not {ANY, question.isolation} & set(rules.isolations):
-        least = rules.isolations[0] if rules.isolations else "nothing"
-        way_out = f'{section}.isolation = "{question.isolation}"'
-        yield Refusal("isolation", question.isolation, f"at least {least} is demanded", way_out)
+            reason = f"flags of the engine that are allowed: {_list(rules.extra_flags)}"
+            yield Refusal("extra_flags", flag, reason, _append(rules, "extra_flags", flag))
+
+
+def _judge_modes(rules: Rules, question: Question) -> Iterator[Refusal]:
+    network, isolation = question.network, question.isolation
+    if network is not None and not {ANY, network} & set(rules.networks):
+        way_out = f"{rules.section}.networks.append({network!r})"
+        yield Refusal("network", network, f"allowed is {_list(rules.networks)}", way_out)
+    if isolation is not None and not {ANY, isolation} & set(rules.isolations):
+        way_out = f"{rules.section}.isolation = {isolation!r}"
+        yield Refusal("isolation", isolation, f"at least {rules.isolations[0]} is demanded", way_out)
+
+
+def _append(rules: Rules, name: str, word: str, suffix: str = "") -> str:
+    """Return the line that allows exactly this word. It will be copied: a stranger chose the word, so it is quoted twice."""
+    return f"{rules.section}.{name}.append({glob.escape(word) + suffix!r})"
+
+
+def _list(words: Sequence[str]) -> str:
+    return ", ".join(words) or "none"
 
 
 def _matches_image(pattern: str, image: ImageFacts, question: Question) -> bool:
@@ -160,10 +185,11 @@ def _matches_bind(pattern: str, bind: PathFacts, question: Question) -> bool:
 def _explain_bind(rules: Rules, bind: PathFacts, question: Question) -> str:
     if any(_matches_path(pattern.removesuffix(":ro"), bind.path, question) for pattern in rules.binds):
         return "allowed for reading only: add :ro"
-    listed = ", ".join(rules.binds) or "none"
-    meant = "" if bind.shown.startswith(bind.path) else f" (that is {bind.path})"
-    return f"folders that may be bound{meant}: {listed}"
+    meant = "" if bind.shown.startswith(bind.path) else f"this is {bind.path}; "
+    return f"{meant}folders that may be bound: {_list(rules.binds)}"
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= 100 else text[:99] + "…"
+    """Strangers' words do not move the cursor of a terminal and do not fill the dialog."""
+    plain = text if text.isprintable() else ascii(text)
+    return plain if len(plain) <= _SHOWN_CHARACTERS else plain[: _SHOWN_CHARACTERS - 1] + "…"

@@ -73,15 +73,17 @@ def _iter_settings(name: str, value: object, layer: Layer) -> Iterator[Setting]:
         value = FIELDS[name].write(getattr(layer.spec, name))
     if isinstance(value, Mapping) and name == "env":
         for key, content in value.items():
-            yield Setting(f"env.{key}", REDACTED if is_secret_name(key) else str(content), layer.origin)
+            yield Setting(f"env.{key}", REDACTED if is_secret_name(key) else _show(content), layer.origin)
     elif isinstance(value, list | tuple) and name in ADDED:
         for item in value:
-            yield Setting(name, str(item), layer.origin)
+            yield Setting(name, _show(item), layer.origin)
     else:
         yield Setting(name, _show(value), layer.origin)
 
 
 def _show(value: object) -> str:
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return " ".join(map(_show, value))
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    # It goes to logs and terminals, and a stranger may have written it.
+    return text if text.isprintable() else ascii(text)

@@ -18,7 +18,7 @@ from ..config import CONFIG_NAME, ApptainerConfig
 from ..errors import PolicyError
 from ..places import Places
 from ..policy import ISOLATIONS, NotebookPolicy, build_notebook_rules
-from .fields import FIELDS, UNBUILT, Problems, format_bind, parse_bind
+from .fields import FIELDS, Problems, format_bind, parse_bind
 from .judge import Refusal, build_error, find_refusals
 from .known_images import KnownImages, find_known_images, resolve_name
 from .layers import Layer
@@ -72,7 +72,8 @@ def build_layer(path: str, metadata: Mapping[str, object], below: ContainerSpec,
 
 def _refuse_fields(metadata: Mapping[str, object], policy: NotebookPolicy) -> Iterator[Refusal]:
     for name in metadata:
-        if name in (*FIELDS, *UNBUILT) and name not in policy.fields:
+        # What is no field at all is left to the parser, which knows what was meant.
+        if name in FIELDS and name not in policy.fields:
             way_out = f'c.NotebookPolicy.fields.append("{name}")'
             yield Refusal(name, str(metadata[name]), "a notebook may not have this field", way_out)
 
@@ -155,7 +156,7 @@ def _refuse_destinations(asked: ContainerSpec) -> Iterator[Refusal]:
         is_data = any(destination == folder or destination.startswith(folder + "/") for folder in _DATA_FOLDERS)
         if destination != bind.source and not is_data:
             reason = f"a bind by path appears at its own path or below {', '.join(_DATA_FOLDERS)}, not at {destination}"
-            way_out = f'c.ApptainerConfig.named_binds = {{"NAME": "{format_bind(bind)}"}}'
+            way_out = f'c.ApptainerConfig.named_binds = {{"NAME": {format_bind(bind)!r}}}'
             yield Refusal("binds", format_bind(bind), reason, way_out)
 
 

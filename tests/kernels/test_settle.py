@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -192,6 +193,22 @@ def test_the_line_in_the_hint_is_the_one_that_allows_it(desk: Desk) -> None:
     exec("\n".join(lines), {"c": config})
     settled = desk.settle({"image": "./evil.sif", "binds": ["$DATA/set:/data:ro"]}, **config)
     assert settled.spec.image == f"{desk.root}/project/evil.sif"
+
+
+@pytest.mark.parametrize("folder", ["a'b\"); import evil #", "*", "[a-z]?", "\x1b[2J", "{username}"], ids=ascii)
+def test_a_line_that_a_reader_copies_allows_this_folder_and_nothing_else(desk: Desk, folder: str) -> None:
+    (desk.root / "project" / folder).mkdir()
+    with pytest.raises(PolicyError) as caught:
+        desk.settle({"binds": [f"./{folder}"]})
+    assert caught.value.message.replace("\n", "").isprintable()
+    (line,) = str(caught.value.hint).splitlines()[1:]
+    config = Config()
+    exec(line.strip(), {"c": config})
+    assert isinstance(ast.parse(line.strip()).body[0], ast.Expr)
+    with pytest.raises(PolicyError):
+        desk.settle({"binds": ["./images", "/etc"]}, **config)
+    if folder != "{username}":
+        assert desk.settle({"binds": [f"./{folder}"]}, **config).spec.binds
 
 
 def test_a_bind_over_programs_is_refused_although_its_source_is_allowed(desk: Desk) -> None:
