@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +196,29 @@ def test_a_policy_refuses_kernel_json_as_well(
     assert (status, word in answer["message"]) == (500, True), answer["message"]
     assert str(desk.config) in answer["message"]
     assert (listed.returncode, "✗ policy" in listed.stdout) == (1, True), listed
+
+
+def test_the_machines_policy_holds_whatever_the_users_environment_says(desk: Desk, tmp_path: Path) -> None:
+    """A file system of our own over the machine's folder; /usr/local/etc is there on every machine, /etc/jupyter is not."""
+    (tmp_path / f"{CONFIG_NAME}.py").write_text("c.ApptainerPolicy.images = ['*']\n")
+    script = f"""
+        mount -t tmpfs none /usr/local/etc && mkdir /usr/local/etc/jupyter
+        echo 'c.ApptainerPolicy.images = ["/images-of-the-site"]' > /usr/local/etc/jupyter/{CONFIG_NAME}.py
+        exec "$@"
+    """
+    environ = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(tmp_path),
+        "JUPYTER_CONFIG_PATH": str(tmp_path),
+        "JUPYTER_NO_CONFIG": "1",
+        "HOME": str(tmp_path),
+        # Jupyter leaves a folder there.
+        "TMPDIR": str(tmp_path),
+    }
+    argv = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script, "sh"]
+    argv += [sysconfig.get_path("scripts") + "/jupyter-apptainer", "kernel", "explain", "starter"]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 1, done
+    assert "what the policy in /usr/local/etc/jupyter does not allow:\n  image: " in done.stderr
 
 
 def test_explain_says_where_each_value_comes_from(desk: Desk) -> None:
