@@ -198,6 +198,27 @@ def test_a_policy_refuses_kernel_json_as_well(
     assert (listed.returncode, "✗ policy" in listed.stdout) == (1, True), listed
 
 
+def test_a_digest_in_kernel_json_is_checked(desk: Desk, starter_image: Path, places: Places) -> None:
+    for name, digest in (("right", hashlib.sha256(starter_image.read_bytes()).hexdigest()), ("wrong", "0" * 64)):
+        add_kernelspec(name, parse_container_spec({"image": f"{starter_image}@sha256:{digest}"}))
+    checked = run_cli("kernel", "check", "right")
+    assert (checked.returncode, "✓ image" in checked.stdout) == (0, True), checked
+    status, answer = desk.open("plain.ipynb", "wrong")
+    assert (status, "is another one than was asked for" in answer["message"]) == (500, True)
+    assert run_cli("kernel", "check", "wrong").returncode == 1
+
+
+def test_limits_on_the_servers_command_line_hold(starter_image: Path, desk: Desk, tmp_path: Path) -> None:
+    server = Server(tmp_path, "--ApptainerPolicy.images=/images-of-the-site", "--ApptainerPolicy.networks=none")
+    try:
+        status, answer = server.ask("POST", "api/kernels", {"name": "starter"})
+    finally:
+        server.end()
+    assert status == 500
+    for line in ("the policy of this server does not allow", "\n  image: ", "\n  network: host"):
+        assert line in answer["message"]
+
+
 def test_the_machines_policy_holds_whatever_the_users_environment_says(desk: Desk, tmp_path: Path) -> None:
     """A file system of our own over the machine's folder; /usr/local/etc is there on every machine, /etc/jupyter is not."""
     (tmp_path / f"{CONFIG_NAME}.py").write_text("c.ApptainerPolicy.images = ['*']\n")
