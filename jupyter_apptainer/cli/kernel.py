@@ -6,21 +6,16 @@ import argparse
 import os
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ..config import ApptainerConfig, load_config
-from ..engine.command import REDACTED, is_secret_name
 from ..engine.environment import is_bending
-from ..engine.locate import get_engine
 from ..errors import SpecError
-from ..images.probe import ImageProbe
 from ..kernels.explain import build_report, render_plan
 from ..kernels.fields import FIELDS
 from ..kernels.health import Finding, check_kernelspec
 from ..kernels.kernelspecs import (
     Kernelspec,
-    add_kernelspec,
     build_display_name,
     check_name,
     edit_kernelspec,
@@ -28,12 +23,15 @@ from ..kernels.kernelspecs import (
     iter_kernelspecs,
     remove_kernelspec,
 )
-from ..kernels.prepare import check_kernel, check_request, prepare_launch
-from ..kernels.spec import ContainerSpec, parse_container_spec, resolve_paths
+from ..kernels.prepare import prepare_launch
+from ..kernels.spec import parse_container_spec, resolve_paths
 from ..places import find_places
 from .container_options import add_container_options, build_config
-from .output import GREEN, RED, YELLOW, is_yes, paint, print_json, print_note, print_table
-from .verbs import add_verb
+from .kernel_discover import add_discover_parser
+from .kernel_sources import add_source_options, count_errors, load_source, print_remarks
+from .kernel_write import add_scope_options, merge_config, probe_spec, write_kernel
+from .output import GREEN, RED, YELLOW, hide_secrets, is_yes, paint, print_json, print_note, print_table
+from .verbs import AnyOrderParser, add_verb
 
 _MARKS = {"ok": ("✓", GREEN), "unknown": ("?", YELLOW), "fail": ("✗", RED)}
 
@@ -49,6 +47,9 @@ examples:
   jupyter apptainer kernel add stats ./r.sif --language R \
       --command 'R --slave -e IRkernel::main() --args {connection_file}'
   jupyter apptainer kernel add lab ./lab.sif -B /data:/data:ro --overlay ./lab.img --env OMP_NUM_THREADS=4
+  jupyter apptainer kernel add box ./r.sif --like ir
+  jupyter apptainer kernel add work --from-command 'apptainer exec --nv -B /data ./work.sif python train.py'
+  jupyter apptainer kernel add work --from-script job.sh --dry-run
 """
 _EDIT_EXAMPLES = """
 Options that can be repeated replace all earlier values, but --env, which adds to them.
@@ -63,12 +64,13 @@ def add_parser(subparsers: Any) -> None:
     """Add `kernel` and its subcommands."""
     parser = subparsers.add_parser(
         "kernel",
-        help="container kernels: add, list, show, check, explain, edit, remove",
+        help="container kernels: add, discover, list, show, check, explain, edit, remove",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=AnyOrderParser)
     _add_add_parser(commands)
+    add_discover_parser(commands)
     _add_edit_parser(commands)
 
     listing = add_verb(
@@ -131,22 +133,18 @@ def _add_add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add.add_argument("name", metavar="NAME", help="letters, digits, dots, dashes, underscores")
-    add.add_argument("image", metavar="IMAGE", help="a .sif file or a sandbox folder")
+    add.add_argument(
+        "image",
+        metavar="IMAGE",
+        nargs="?",
+        help="a .sif file or a sandbox folder; may be left out where the source names one",
+    )
+    add_source_options(add)
     add_container_options(add)
     add.add_argument("--display-name", metavar="TEXT", help="what people see (default: language, version and image)")
-    add.add_argument(
-        "--language", default="python", help="the kernel's language, as Jupyter names it (default: python)"
-    )
-    place = add.add_mutually_exclusive_group()
-    place.add_argument(
-        "--user", dest="scope", action="store_const", const="user", default="user", help="for your account (default)"
-    )
-    place.add_argument(
-        "--sys-prefix", dest="scope", action="store_const", const="sys-prefix", help="for this Python environment"
-    )
-    place.add_argument("--prefix", dest="scope", metavar="DIR", type=Path, help="below DIR/share/jupyter/kernels")
-    add.add_argument("--replace", action="store_true", help="overwrite a container kernel of this name")
-    add.add_argument("--no-check", action="store_true", help="do not look whether the image can run the kernel")
+    add.add_argument("--language", help="the kernel's language, as Jupyter names it (default: the source's, or python)")
+    add_scope_options(add)
+    add.add_argument("--json", action="store_true", help="print JSON")
     add.set_defaults(func=_add)
 
 
@@ -175,30 +173,36 @@ def _add_edit_parser(commands: Any) -> None:
 
 def _add(arguments: argparse.Namespace) -> int:
     name = check_name(arguments.name)
-    spec = parse_container_spec(build_config(arguments), origin="the command line")
-    probe = None if arguments.no_check else _probe(resolve_paths(spec, os.getcwd(), os.environ))
-    taken = {known.display_name for known in iter_kernelspecs() if known.name != name}
-    version = probe.python_version if probe else None
-    display_name = arguments.display_name or build_display_name(
-        spec, name=name, language=arguments.language, version=version, taken=taken
-    )
-    folder = add_kernelspec(
-        name,
-        spec,
-        display_name=display_name,
-        language=arguments.language,
-        scope=arguments.scope,
-        replace=arguments.replace,
-        debugger=bool(probe and probe.has_debugger),
-        curve=bool(probe and probe.has_curve),
-    )
-    print(folder)
-    print_note(f'Jupyter shows the kernel as "{display_name}".')
-    if not any(known.folder == folder for known in iter_kernelspecs()):
-        print_note(
-            "This Jupyter does not look there, or finds another kernel of that name first: see `jupyter --paths`."
+    given = build_config(arguments)
+    source = load_source(arguments, frozenset(given))
+    if not arguments.json:
+        print_remarks(source)
+    if "image" not in given and "image" not in source.config and not source.remarks.has_errors:
+        raise SpecError("no IMAGE was given", hint="`jupyter apptainer kernel add NAME IMAGE`")
+    is_refused = source.remarks.has_errors and not arguments.force
+    config = merge_config(source.config, given)
+    if arguments.dry_run and not is_refused:
+        parse_container_spec(config, origin=source.origin or "the command line")
+    folder = None if is_refused or arguments.dry_run else write_kernel(name, given, source, arguments)
+    if arguments.json:
+        print_json(
+            {
+                "name": name,
+                "folder": folder and str(folder),
+                "config": hide_secrets(config),
+                "remarks": [vars(remark) for remark in source.remarks],
+            }
         )
-    return 0
+    elif folder:
+        print(folder)
+    elif arguments.dry_run:
+        for field, value in hide_secrets(config).items():
+            print(f"{field:11} {_format(value)}")
+    if is_refused:
+        print_note(
+            f"{name}: not added, because of {count_errors(source)}: correct what is marked as error, or add --force."
+        )
+    return 2 if is_refused else 0
 
 
 def _edit(arguments: argparse.Namespace) -> int:
@@ -212,7 +216,7 @@ def _edit(arguments: argparse.Namespace) -> int:
     debugger = None
     display_name = arguments.display_name
     if changes.keys() & {"image", "command"} and not arguments.no_check:
-        probe = _probe(resolve_paths(spec, found.folder, os.environ))
+        probe = probe_spec(resolve_paths(spec, found.folder, os.environ))
         debugger = bool(probe and probe.has_debugger)
         if display_name is None and str(found.config.get("image")).rpartition("/")[2] in found.display_name:
             version = probe.python_version if probe else None
@@ -248,7 +252,7 @@ def _show(arguments: argparse.Namespace) -> int:
     print(f"{found.name}: {found.display_name}")
     print(f"  folder    {found.folder}")
     print(f"  language  {found.language}")
-    for name, value in _hide_secrets(found.config).items():
+    for name, value in hide_secrets(found.config).items():
         print(f"  {name:9} {_format(value)}")
     _print_findings(findings)
     return 0
@@ -306,13 +310,6 @@ def _load_settings() -> ApptainerConfig:
     return ApptainerConfig(config=load_config())
 
 
-def _probe(spec: ContainerSpec) -> ImageProbe | None:
-    settings, places = _load_settings(), find_places()
-    check_request(spec, places)
-    engine = get_engine(settings.engine_path or None, places=places)
-    return check_kernel(engine, spec, places, settings)
-
-
 def _find_findings(found: Kernelspec, *, is_deep: bool = False) -> tuple[Finding, ...]:
     engine_path = _load_settings().engine_path or None
     return check_kernelspec(found, find_places(), os.environ, engine_path=engine_path, is_deep=is_deep)
@@ -340,17 +337,10 @@ def _describe(found: Kernelspec, findings: tuple[Finding, ...]) -> dict[str, obj
         "display_name": found.display_name,
         "language": found.language,
         "folder": str(found.folder),
-        "config": _hide_secrets(found.config),
+        "config": hide_secrets(found.config),
         "is_ready": all(finding.status == "ok" for finding in findings),
         "findings": [asdict(finding) for finding in findings],
     }
-
-
-def _hide_secrets(config: Any) -> dict[str, Any]:
-    env = config.get("env")
-    if not isinstance(env, dict):
-        return dict(config)
-    return {**config, "env": {name: REDACTED if is_secret_name(name) else value for name, value in env.items()}}
 
 
 def _format(value: object) -> str:

@@ -6,6 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
+
+from ..engine.command import REDACTED, is_secret_name
 
 GREEN, YELLOW, RED = "32", "33", "31"
 
@@ -35,9 +38,22 @@ def paint(text: str, colour: str) -> str:
     return f"\x1b[{colour}m{text}\x1b[0m"
 
 
+def make_printable(text: str) -> str:
+    """Return a stranger's words without characters that would steer a terminal."""
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
 def is_yes(question: str) -> bool:
     """Ask a person; no terminal and no answer mean no."""
     if not sys.stdin.isatty():
         return False
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def hide_secrets(config: Any) -> dict[str, Any]:
+    """Return a kernel's configuration without the values of variables that look secret."""
+    env = config.get("env")
+    if not isinstance(env, dict):
+        return dict(config)
+    return {**config, "env": {name: REDACTED if is_secret_name(name) else value for name, value in env.items()}}

@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
+
+
+class AnyOrderParser(argparse.ArgumentParser):
+    """Takes options between the words of a command, also where the last of these may be left out.
+
+    Before Python 3.13, argparse gives up on an optional word as soon as an option comes before it.
+    """
+
+    _is_inside = False
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]  # its overloads say no more
+        """Called for each subcommand by its group."""
+        if self._is_inside:
+            return super().parse_known_args(args, namespace)
+        self._is_inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_inside = False
 
 
 def add_verb(commands: Any, group: str, name: str, text: str, *examples: str) -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ..config import ApptainerConfig, load_config
 from ..engine.locate import EngineInfo, find_engine
-from ..errors import ApptainerError, EngineNotFound, PolicyError
+from ..errors import ApptainerError, EngineNotFound, ImageLacksPython, PolicyError, ProgramNotFound
 from ..images.digest import check_digest
 from ..images.identity import check_image
 from ..images.probe import ImageProbe, is_python_command, load_probe, probe_image
@@ -119,6 +119,10 @@ def _check_kernel(
             probe: ImageProbe | None = probe_image(engine, spec.image, spec.command, places, environ, is_fresh=True)
         else:
             probe = load_probe(engine, spec.image, spec.command, places)
+    except (ImageLacksPython, ProgramNotFound) as error:
+        if spec.overlays or spec.binds:
+            return Finding("kernel", "unknown", error.message, "a layer or a bind has to bring it")
+        return _fail("kernel", error)
     except ApptainerError as error:
         return _fail("kernel", error)
     if probe is None:

@@ -22,6 +22,7 @@ from typing import Any
 from jupyter_core.paths import jupyter_data_dir, jupyter_path
 
 from ..errors import SpecError
+from ..images.probe import is_python_command
 from .spec import ContainerSpec, parse_container_spec, resolve_paths, to_config
 
 PROVISIONER = "apptainer-provisioner"
@@ -82,12 +83,15 @@ def add_kernelspec(
     debugger: bool = False,
     curve: bool = False,
     logos: Path | None = None,
+    interrupt_mode: str | None = None,
+    metadata: Mapping[str, object] | None = None,
 ) -> Path:
     """Write a kernelspec and return its folder. Jupyter sees it whole or not at all: kernel.json comes last.
 
     scope: "user", "sys-prefix", or the path of a prefix, below which it goes to share/jupyter/kernels.
     replace: overwrite one of ours. debugger: the image has debugpy. curve: its ipykernel can encrypt connections.
-    logos: a folder with logo-*.png and logo-svg.svg; None for our own.
+    logos: a folder with logo-*.png and logo-svg.svg; None for our own. interrupt_mode: None for what suits the command.
+    metadata: further entries of the kernelspec's metadata.
 
     Raises SpecError for a name that Jupyter would not accept or that is taken.
     """
@@ -99,17 +103,35 @@ def add_kernelspec(
         shutil.copyfile(logo, folder / logo.name)
     display_name = display_name or build_display_name(spec, name=name, language=language)
     document = build_document(
-        folder, spec, display_name=display_name, language=language, debugger=debugger, curve=curve
+        folder,
+        spec,
+        display_name=display_name,
+        language=language,
+        debugger=debugger,
+        curve=curve,
+        interrupt_mode=interrupt_mode,
+        metadata=metadata,
     )
     _write_document(folder, document)
     return folder
 
 
 def build_document(
-    folder: Path, spec: ContainerSpec, *, display_name: str, language: str, debugger: bool, curve: bool
+    folder: Path,
+    spec: ContainerSpec,
+    *,
+    display_name: str,
+    language: str,
+    debugger: bool,
+    curve: bool,
+    interrupt_mode: str | None = None,
+    metadata: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """Return the content of the kernel.json in `folder`. Clients that know no provisioners run its argv."""
-    metadata: dict[str, object] = {}
+    """Return the content of the kernel.json in `folder`. Clients that know no provisioners run its argv.
+
+    interrupt_mode: None for "message" where the kernel is a Python, else "signal", which any program understands.
+    """
+    metadata = dict(metadata or {})
     if debugger:
         metadata["debugger"] = True
     if curve:
@@ -120,20 +142,26 @@ def build_document(
         "argv": launch,
         "display_name": display_name,
         "language": language,
-        "interrupt_mode": "message",
+        "interrupt_mode": interrupt_mode or ("message" if is_python_command(spec.command) else "signal"),
         "metadata": metadata,
     }
 
 
 def build_display_name(
-    spec: ContainerSpec, *, name: str, language: str, version: str | None = None, taken: Collection[str] = ()
+    spec: ContainerSpec,
+    *,
+    name: str,
+    language: str,
+    version: str | None = None,
+    title: str | None = None,
+    taken: Collection[str] = (),
 ) -> str:
     """Return a name that tells this container from others, as in "Python 3.11 (starter.sif)".
 
-    version: of the language; two numbers of it are shown. taken: names of other kernels, none of which is returned.
+    version: of the language; two numbers of it are shown. title: in the place of both. taken: names of other kernels, none of which is returned.
     """
     short = ".".join(version.split(".")[:2]) if version else ""
-    title = " ".join(word for word in (language[:1].upper() + language[1:], short) if word)
+    title = title or " ".join(word for word in (language[:1].upper() + language[1:], short) if word)
     image = spec.image.rstrip("/").rpartition("/")[2]
     candidate = f"{title} ({image})"
     return candidate if candidate not in taken else f"{title} ({image}, {name})"

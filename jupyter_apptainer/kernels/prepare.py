@@ -17,9 +17,11 @@ from ..errors import (
     BindSourceNotFound,
     ConnectionImpossible,
     ImageLacksIpykernel,
+    ImageLacksPython,
     ImageNotFound,
     OverlayBusy,
     OverlayNotFound,
+    ProgramNotFound,
     SpecError,
 )
 from ..images.digest import check_digest
@@ -167,12 +169,17 @@ def check_kernel(
 ) -> ImageProbe | None:
     """Ask the image whether it can run the kernel; the answer is kept until the image changes.
 
-    Where layers or binds may bring the missing piece, a missing ipykernel is left to the start itself.
+    Where layers or binds may bring the missing piece, a missing program or ipykernel is left to the start itself.
     """
     if not settings.check_image and settings.transport != "tcp":
         # Ports are only opened for a kernel that is known to encrypt them, so there it is always asked.
         return None
-    probe = probe_image(engine, spec.image, spec.command, places, os.environ)
+    try:
+        probe = probe_image(engine, spec.image, spec.command, places, os.environ)
+    except (ImageLacksPython, ProgramNotFound):
+        if spec.overlays or spec.binds:
+            return None
+        raise
     needs_ipykernel = is_python_command(spec.command) and _IPYKERNEL in spec.command
     if needs_ipykernel and probe.ipykernel is None and not spec.overlays and not spec.binds:
         raise ImageLacksIpykernel(

@@ -20,6 +20,7 @@ from traitlets.config import Config
 
 from ..config import ApptainerConfig, load_config
 from ..errors import ApptainerError, ConnectionImpossible
+from ..images.probe import is_python_command
 from ..instances.janitor import sweep
 from ..places import find_places
 from .connection import build_ipc_prefix
@@ -87,8 +88,10 @@ class ApptainerProvisioner(KernelProvisionerBase):
         manager.write_connection_file(jupyter_session=kwargs.get("env", {}).get("JPY_SESSION_NAME", ""))
         self.connection_info = manager.get_connection_info()
         # In message mode jupyter_client would send its interrupt past us. From the host we reach the kernel and its children
-        # exactly once, also while a C extension holds the interpreter's lock and listens to nothing but signals.
-        self.kernel_spec.interrupt_mode = "signal"
+        # exactly once, also while a C extension holds the interpreter's lock and listens to nothing but signals. Kernels of
+        # other languages may know nothing but messages, so for them it stays as their kernel.json has it.
+        if self._preparation and is_python_command(self._preparation.spec.command):
+            self.kernel_spec.interrupt_mode = "signal"
         return kwargs
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:

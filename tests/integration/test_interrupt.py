@@ -8,7 +8,7 @@ import time
 import pytest
 
 from jupyter_apptainer.instances.stats import iter_members
-from tests.integration.conftest import SLEEP, RunningKernel, StartKernel
+from tests.integration.conftest import SLEEP, MakeKernelspec, RunningKernel, StartKernel
 
 # Counts every KeyboardInterrupt that reaches Python code, also one that comes late, inside the handler.
 COUNTED = """
@@ -148,3 +148,28 @@ def test_the_engines_process_is_never_signalled(kernel: RunningKernel) -> None:
     assert found is not None
     assert found.pid != runner.process.pid
     assert os.getpgid(found.pid) == found.pid != os.getpgid(runner.process.pid)
+
+
+# A kernel that counts the messages, and would end its cell at a signal.
+COUNTING_KERNEL = """\
+import sys
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+class CountingKernel(IPythonKernel):
+    async def interrupt_request(self, stream, ident, parent):
+        self.shell.user_ns["hits"].append(1)
+        self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
+IPKernelApp.launch_instance(kernel_class=CountingKernel, argv=["-f", sys.argv[1]])
+"""
+
+
+def test_a_kernel_of_another_language_gets_the_message_that_it_asks_for(
+    make_kernelspec: MakeKernelspec, start_kernel: StartKernel
+) -> None:
+    command = ["/bin/sh", "-c", 'exec python -c "$1" "$2"', "sh", COUNTING_KERNEL, "{connection_file}"]
+    kernel = start_kernel(name=make_kernelspec({"command": command}, interrupt_mode="message"))
+    cell = kernel.begin("import time\nhits = []\nprint('begun', flush=True)\nwhile not hits: time.sleep(0.01)")
+    kernel.wait_text(cell, "begun")
+    kernel.manager.interrupt_kernel()
+    assert kernel.finish(cell).status == "ok"
+    assert kernel.value("hits") == [1]

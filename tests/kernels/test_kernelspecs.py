@@ -272,3 +272,19 @@ def test_display_names_tell_containers_apart(
 ) -> None:
     spec = ContainerSpec(image=image)
     assert build_display_name(spec, name="lab", language="python", version=version, taken=taken) == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted", "expected"),
+    [
+        (("python3", "{connection_file}"), None, "message"),
+        (("R", "{connection_file}"), None, "signal"),
+        (("java", "{connection_file}"), "message", "message"),
+    ],
+    ids=["python", "other", "other that asks for messages"],
+)
+def test_way_of_interrupting_suits_the_kernel(command: tuple[str, ...], wanted: str | None, expected: str) -> None:
+    spec = ContainerSpec(image="/images/lab.sif", command=command)
+    folder = add_kernelspec("lab", spec, metadata={"x": 1}, interrupt_mode=wanted)
+    assert read(folder)["interrupt_mode"] == expected
+    assert list(read(folder)["metadata"]) == ["x", "kernel_provisioner"]

@@ -1,0 +1,86 @@
+"""Write a container kernel from all that is known of it: for `kernel add` and `kernel discover`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..config import ApptainerConfig, load_config
+from ..engine.locate import get_engine
+from ..images.probe import ImageProbe
+from ..kernels.kernelspecs import add_kernelspec, build_display_name, check_name, iter_kernelspecs
+from ..kernels.prepare import check_kernel, check_request
+from ..kernels.spec import ContainerSpec, parse_container_spec, resolve_paths
+from ..places import find_places
+from .kernel_sources import Source
+from .output import print_note
+
+
+def add_scope_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where the kernelspec goes, and whether it may replace another."""
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--user", dest="scope", action="store_const", const="user", default="user", help="for your account (default)"
+    )
+    place.add_argument(
+        "--sys-prefix", dest="scope", action="store_const", const="sys-prefix", help="for this Python environment"
+    )
+    place.add_argument("--prefix", dest="scope", metavar="DIR", type=Path, help="below DIR/share/jupyter/kernels")
+    parser.add_argument("--replace", action="store_true", help="overwrite a container kernel of this name")
+    parser.add_argument("--no-check", action="store_true", help="do not look whether the image can run the kernel")
+
+
+def merge_config(source: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """Return the source's settings with those of the command line, which come first; variables of both count."""
+    merged = {**source, **given}
+    both = [config["env"] for config in (source, given) if isinstance(config.get("env"), dict)]
+    if both:
+        merged["env"] = {name: value for env in both for name, value in env.items()}  # type: ignore[attr-defined]  # dicts, by the line above
+    return merged
+
+
+def write_kernel(name: str, given: Mapping[str, object], source: Source, arguments: argparse.Namespace) -> Path:
+    """Check the kernel against the image, write it, tell its name, and return its folder. Raises SpecError and what the image lacks."""
+    name = check_name(name)
+    origin = f"the command line and {source.origin}" if source.origin else "the command line"
+    spec = parse_container_spec(merge_config(source.config, given), origin=origin)
+    probe = None if arguments.no_check else probe_spec(resolve_paths(spec, os.getcwd(), os.environ))
+    language = getattr(arguments, "language", None) or source.language or "python"
+    taken = {known.display_name for known in iter_kernelspecs() if known.name != name}
+    display_name = getattr(arguments, "display_name", None) or build_display_name(
+        spec,
+        name=name,
+        language=language,
+        version=probe.python_version if probe and language == "python" else None,
+        title=source.display_name if language != "python" else None,
+        taken=taken,
+    )
+    folder = add_kernelspec(
+        name,
+        spec,
+        display_name=display_name,
+        language=language,
+        scope=arguments.scope,
+        replace=arguments.replace,
+        debugger=bool(probe and probe.has_debugger and language == "python"),
+        curve=bool(probe and probe.has_curve and language == "python"),
+        logos=source.logos,
+        interrupt_mode=source.interrupt_mode,
+        metadata=source.metadata,
+    )
+    print_note(f'Jupyter shows the kernel as "{display_name}".')
+    if not any(known.folder == folder for known in iter_kernelspecs()):
+        print_note(
+            "This Jupyter does not look there, or finds another kernel of that name first: see `jupyter --paths`."
+        )
+    return folder
+
+
+def probe_spec(spec: ContainerSpec) -> ImageProbe | None:
+    """Look at the host and ask the image. Paths in `spec` are absolute."""
+    settings, places = ApptainerConfig(config=load_config()), find_places()
+    check_request(spec, places)
+    engine = get_engine(settings.engine_path or None, places=places)
+    return check_kernel(engine, spec, places, settings)
