@@ -26,6 +26,10 @@ _TYPED = {"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "\u00a0": 
 _DASH = re.compile(r"(?<!\S)[–—‒−](-?)(?=[A-Za-z])")
 
 
+# A quote that is still open after so many lines was not meant to be.
+_MAX_ROWS = 300
+
+
 @dataclass(frozen=True)
 class LogicalLine:
     """What a shell reads at once. words: read anew each time, with the variables of that moment. line: where it begins."""
@@ -143,7 +147,7 @@ class LineReader:
                 self._skip_documents(tuple(WordReader(text, lines, self._variables)))
                 return LogicalLine(WordReader(text, lines, self._variables), first)
             except UnclosedQuote as error:
-                if self._position >= len(self._lines):
+                if self._position >= len(self._lines) or len(rows) > _MAX_ROWS:
                     self._give_up(error.args[0], first)
                     return None
                 line, last = rows.pop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..remarks import Remarks
 from .lines import LineReader, LogicalLine
@@ -80,7 +80,7 @@ class _Follower:
             words = words[1:]
         prefix: dict[str, Word] = {}
         while words and (match := _ASSIGNMENT.fullmatch(words[0].text)):
-            prefix[match[1]] = _value_of(words[0], match)
+            prefix[match[1]] = self._read_value(words[0], match)
             words = words[1:]
         if not words:
             for name, value in prefix.items():
@@ -102,6 +102,11 @@ class _Follower:
         elif name not in _STARTS_NOTHING:
             self._find_engine(words, prefix)
 
+    def _read_value(self, word: Word, match: re.Match[str]) -> Word:
+        value = _value_of(word, match)
+        # NAME+=VALUE
+        return replace(value, text=self._variables.get(match[1], "") + value.text) if match[2] else value
+
     def _set(self, name: str, value: Word) -> None:
         if value.unknown:
             self._variables.pop(name, None)
@@ -115,14 +120,14 @@ class _Follower:
         for word in words:
             match = _ASSIGNMENT.fullmatch(word.text)
             if match:
-                self._set(match[1], _value_of(word, match))
+                self._set(match[1], self._read_value(word, match))
             name = match[1] if match else word.text
             if not is_exported or name.startswith("-"):
                 continue
-            if match:
-                self._exported[name] = _value_of(word, match)
-            elif name in self._variables:
+            if name in self._variables:
                 self._exported[name] = Word(self._variables[name], word.line)
+            elif match:
+                self._exported[name] = _value_of(word, match)
 
     def _change_folder(self, words: list[Word]) -> None:
         target = words[1] if len(words) > 1 else Word(self._variables.get("HOME", "~"))

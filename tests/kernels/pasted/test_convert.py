@@ -115,6 +115,7 @@ def test_corrected_script_has_no_mistakes(read: ReadPasted, folder: Path) -> Non
         pytest.param("A=1 apptainer exec img sh", {"env": {"A": "1"}}, id="variable for the command"),
         pytest.param("env A=1 timeout 9 apptainer exec img sh", {"env": {"A": "1"}}, id="behind other programs"),
         pytest.param("export A=1 PATH=/x; apptainer exec img sh", {"env": {"A": "1"}}, id="exported"),
+        pytest.param("export A=1; A+=2; apptainer exec img sh", {"env": {"A": "12"}}, id="appended to"),
         pytest.param("export A=1; unset A; apptainer exec img sh", {}, id="exported no longer"),
         pytest.param("export A=1\napptainer exec --cleanenv img sh", {}, id="exported, and kept out"),
         pytest.param("export APPTAINERENV_A=1\napptainer exec -e img sh", {"env": {"A": "1"}}, id="for the container only"),
@@ -307,6 +308,12 @@ def test_text_without_a_container_is_refused(read: ReadPasted, text: str) -> Non
     with pytest.raises(SpecError) as caught:
         read(text)
     assert "apptainer exec" in str(caught.value.hint)
+
+
+def test_open_quote_elsewhere_does_not_hide_the_command(read: ReadPasted, folder: Path) -> None:
+    pasted = read("echo don't\n" + "true\n" * 400 + "apptainer exec --nv img sh\n")
+    assert list_mistakes(pasted) == []
+    assert pasted.config == {"nv": True, "image": f"{folder}/img"}
 
 
 def test_variables_of_a_file_are_read(read: ReadPasted, folder: Path) -> None:
