@@ -44,7 +44,7 @@ class ApptainerConfig(Configurable):
     check_image = Bool(
         True,
         help="""Before the first kernel of an image, ask it for its Python and ipykernel, so that a kernel that cannot start says
-        why. The answer is kept until the image changes. Default: True.""",
+        why, and one without ipykernel gets it lent. The answer is kept until the image changes. Default: True.""",
     ).tag(config=True)
 
     ca_bundle = Unicode(

@@ -63,6 +63,7 @@ async def _run(folder: Path, connection_file: Path, extra: list[str]) -> int:
             kernelspec_env={name: environ.get(name, value) for name, value in declared.items()},
             extra_arguments=extra,
             notebook=find_notebook(environ, environ),
+            on_progress=lambda text: print(text, file=sys.stderr, flush=True),
         )
     )
     for warning in preparation.plan.warnings:

@@ -48,6 +48,11 @@ class Places:
         """What was found out about images and engines, by identity of the file."""
         return self.cache / "probes"
 
+    @property
+    def lent(self) -> Path:
+        """Packages that are lent to images without ipykernel, a folder for each kind of Python."""
+        return self.cache / "lent"
+
 
 def find_places(environ: Mapping[str, str] | None = None) -> Places:
     """Compute the folders from `environ` (default: this process's).

@@ -31,6 +31,7 @@ from .kernel_discover import add_discover_parser
 from .kernel_sources import add_source_options, count_errors, load_source, print_remarks
 from .kernel_write import add_scope_options, merge_config, probe_spec, write_kernel
 from .output import GREEN, RED, YELLOW, hide_secrets, is_yes, paint, print_json, print_note, print_table
+from .progress import show_progress
 from .verbs import AnyOrderParser, add_verb
 
 _MARKS = {"ok": ("✓", GREEN), "unknown": ("?", YELLOW), "fail": ("✗", RED)}
@@ -236,7 +237,8 @@ def _list(arguments: argparse.Namespace) -> int:
     rows = []
     for found, findings in kernels:
         worst = _find_worst(findings)
-        text = "ready" if worst.status == "ok" else f"{worst.topic}: {worst.text}"
+        notes = [finding.note for finding in findings if finding.note]
+        text = ", ".join(["ready", *notes]) if worst.status == "ok" else f"{worst.topic}: {worst.text}"
         image = str(found.config.get("image", ""))
         rows.append((found.name, found.display_name, image, f"{_mark(worst)} {text}"))
     print_table(("NAME", "DISPLAY NAME", "IMAGE", "STATE"), rows)
@@ -312,7 +314,12 @@ def _load_settings() -> ApptainerConfig:
 
 def _find_findings(found: Kernelspec, *, is_deep: bool = False) -> tuple[Finding, ...]:
     engine_path = _load_settings().engine_path or None
-    return check_kernelspec(found, find_places(), os.environ, engine_path=engine_path, is_deep=is_deep)
+    if not is_deep:
+        return check_kernelspec(found, find_places(), os.environ, engine_path=engine_path)
+    with show_progress() as on_progress:
+        return check_kernelspec(
+            found, find_places(), os.environ, engine_path=engine_path, is_deep=True, on_progress=on_progress
+        )
 
 
 def _find_worst(findings: tuple[Finding, ...]) -> Finding:

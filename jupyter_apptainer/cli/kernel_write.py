@@ -16,6 +16,7 @@ from ..kernels.spec import ContainerSpec, parse_container_spec, resolve_paths
 from ..places import find_places
 from .kernel_sources import Source
 from .output import print_note
+from .progress import show_progress
 
 
 def add_scope_options(parser: argparse.ArgumentParser) -> None:
@@ -83,4 +84,5 @@ def probe_spec(spec: ContainerSpec) -> ImageProbe | None:
     settings, places = ApptainerConfig(config=load_config()), find_places()
     check_request(spec, places)
     engine = get_engine(settings.engine_path or None, places=places)
-    return check_kernel(engine, spec, places, settings)
+    with show_progress() as on_progress:
+        return check_kernel(engine, spec, places, settings, on_progress=on_progress)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..engine.command import Command, Completed
 from ..engine.diagnose import diagnose
 from ..engine.environment import build_engine_environment
 from ..engine.locate import EngineInfo
-from ..engine.options import ContainerOptions, build_exec
+from ..engine.options import Bind, ContainerOptions, build_exec
 from ..engine.runner import Runner
 from ..errors import CommandError, ImageLacksPython, LaunchError, ProgramNotFound
 from ..places import Places, make_private_dir, write_private_file
@@ -30,7 +30,10 @@ PROBE_OPTIONS = ContainerOptions(home="none", isolation="contain")
 # A cold image on a busy network file system takes its time; a start waits as long.
 PROBE_TIMEOUT_S = 120.0
 
-_FORMAT = 2
+# Where a container sees the packages that are lent to it: beside the engine's own /.singularity.d.
+LENT_DIR = "/.jupyter-apptainer/ipykernel"
+
+_FORMAT = 3
 _MARKER = "jupyter-apptainer-probe:"
 _SCRIPT = Path(__file__).with_name("probe_script.py")
 _MISSING = re.compile(r"executable file not found in \$PATH|stat \S+: no such file or directory")
@@ -51,6 +54,9 @@ class ImageProbe:
     command is not a Python. ipykernel, debugpy, psutil, jupyter_client: versions, None where they are not installed.
     problem: why ipykernel cannot be imported although it is there. start_files: what a start opens, in the order of
     first use, absolute paths in the container. duration_s: how long the probe took.
+    abi, libc, machine: which compiled packages would fit, as in "cp311", "glibc2.36", "x86_64"; abi is None for other
+    Pythons than CPython. packages: what is installed, asked for only where there is no ipykernel. lent: the folder of
+    the host with the ipykernel that is lent to this image; None where it has its own, or none.
     """
 
     program: str
@@ -62,13 +68,18 @@ class ImageProbe:
     psutil: str | None = None
     jupyter_client: str | None = None
     problem: str | None = None
+    abi: str | None = None
+    libc: str | None = None
+    machine: str | None = None
+    packages: Mapping[str, str] = field(default_factory=dict)
+    lent: str | None = None
     start_files: tuple[str, ...] = ()
     duration_s: float = 0.0
 
     @property
     def has_debugger(self) -> bool:
-        """The kernel can be debugged: ipykernel needs debugpy for it."""
-        return self.ipykernel is not None and self.debugpy is not None
+        """The kernel can be debugged: ipykernel 6 brought that, and needs debugpy for it."""
+        return self.ipykernel is not None and self.debugpy is not None and _version_tuple(self.ipykernel) >= (6,)
 
     @property
     def has_curve(self) -> bool:
@@ -100,20 +111,24 @@ def probe_image(
     environ: Mapping[str, str],
     *,
     options: ContainerOptions = PROBE_OPTIONS,
+    lent: str | None = None,
     is_fresh: bool = False,
 ) -> ImageProbe:
     """Return what a kernel with `command` would find in `image`: from the cache, else by running it (a second or so).
 
-    options: binds and overlays that bring the program; overlays are mounted read-only. is_fresh: leave the cache alone.
+    options: binds and overlays that bring the program; overlays are mounted read-only. lent: a folder of the host with
+    packages for what the image lacks. is_fresh: leave the cache alone.
     Raises what `check_image` and `diagnose` find; ImageLacksPython and ProgramNotFound where the program does not exist.
     A missing ipykernel is no error here.
     """
     identity = check_image(image)
+    options = _add_lent(options, lent)
     if not is_fresh:
         known = _load(engine, identity, command, places, options)
         if known:
             return known
-    probe, folders = _run(engine, image, command, environ, options)
+    probe, folders = _run(engine, image, command, environ, options, (LENT_DIR,) if lent else ())
+    probe = replace(probe, lent=lent)
     _save(engine, identity, command, places, options, probe, folders)
     return probe
 
@@ -125,16 +140,26 @@ def load_probe(
     places: Places,
     *,
     options: ContainerOptions = PROBE_OPTIONS,
+    lent: str | None = None,
 ) -> ImageProbe | None:
     """Return what an earlier probe of exactly this image found, None where there was none. Raises what `check_image` does."""
-    return _load(engine, check_image(image), command, places, options)
+    return _load(engine, check_image(image), command, places, _add_lent(options, lent))
+
+
+def _add_lent(options: ContainerOptions, lent: str | None) -> ContainerOptions:
+    return replace(options, binds=(*options.binds, Bind(lent, LENT_DIR, "ro"))) if lent else options
 
 
 # --- running
 
 
 def _run(
-    engine: EngineInfo, image: str, command: Sequence[str], environ: Mapping[str, str], options: ContainerOptions
+    engine: EngineInfo,
+    image: str,
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    options: ContainerOptions,
+    arguments: Sequence[str],
 ) -> tuple[ImageProbe, list[str]]:
     variables = {"PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     env = build_engine_environment(environ, variables)
@@ -145,7 +170,7 @@ def _run(
 
     if not is_python_command(command):
         return _find_program(build("sh", "-c", 'command -v -- "$1"', "sh", command[0]), command[0], image), []
-    asked = build(*command[: count_interpreter_words(command)], "-c", _SCRIPT.read_text(encoding="utf-8"))
+    asked = build(*command[: count_interpreter_words(command)], "-c", _SCRIPT.read_text(encoding="utf-8"), *arguments)
     completed = Runner().complete(asked)
     answer = completed.stdout.rpartition("\n" + _MARKER)[2] if _MARKER in completed.stdout else ""
     if answer:
@@ -167,7 +192,8 @@ def _run(
 
 def _explain(asked: Command[Completed], completed: Completed, image: str) -> Exception:
     # The script would fill the screen: the program's name says enough.
-    shown = Command(asked.argv[:-1], asked.env, asked.parse, asked.title).render()
+    words = tuple(word for word in asked.argv if "\n" not in word)
+    shown = Command(words, asked.env, asked.parse, asked.title).render()
     error = diagnose(completed, title=asked.title, subject=image, shown=shown)
     text = completed.stderr
     if type(error) is CommandError and _MISSING.search(text) and not _UNREADABLE.search(text):

@@ -1,11 +1,13 @@
 # Runs inside the image, under any Python from 2.7 on, with nothing but the standard library: keep it plain.
 # Prints one line of JSON behind a marker: which Python this is, what a kernel needs and finds, and which files its
-# start opens, in the order of first use. `probe` sends this file's text and reads the answer.
+# start opens, in the order of first use. `probe` sends this file's text and reads the answer. An argument names a folder
+# of packages that are lent to the image.
 # mypy: ignore-errors
 import json
 import os
 import platform
 import sys
+import sysconfig
 
 MARKER = "jupyter-apptainer-probe:"
 # What a start of ipykernel imports, the last of them while it already runs. Each may be missing.
@@ -88,9 +90,39 @@ def find_problem():
     return "%s: %s" % (type(error).__name__, error)  # noqa: UP031
 
 
+def get_abi():
+    if platform.python_implementation() != "CPython":
+        return None
+    threading = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+    return "cp%d%d%s" % (sys.version_info[0], sys.version_info[1], threading)  # noqa: UP031
+
+
+def get_libc():
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "musl").replace(" ", "")
+    except (AttributeError, ValueError, OSError):
+        return "musl"
+
+
+def list_packages():
+    try:
+        from importlib.metadata import distributions
+    except ImportError:
+        return {}
+    found = {}
+    for each in distributions():
+        # A package that is half removed has neither name nor version.
+        name = each.metadata["Name"]
+        if name and each.version:
+            found.setdefault(name, each.version)
+    return found
+
+
 def probe():
     if "" in sys.path:
         sys.path.remove("")
+    # `python -c` leaves "-c" in front.
+    sys.path.extend(sys.argv[1:])
     mapped = list_mapped()
     problem = find_problem()
     has_ipykernel = problem is not None or "ipykernel" in sys.modules
@@ -106,6 +138,10 @@ def probe():
         "psutil": get_version("psutil"),
         "jupyter_client": get_version("jupyter_client"),
         "problem": problem,
+        "abi": get_abi(),
+        "libc": get_libc(),
+        "machine": platform.machine(),
+        "packages": {} if has_ipykernel else list_packages(),
         "start_files": keep_files(mapped + list_module_files() + list_mapped()) if has_ipykernel else [],
         "folders": [path for path in sys.path if os.path.isdir(path)],
     }

@@ -12,28 +12,34 @@ from typing import Literal
 
 from ..config import ApptainerConfig, load_config
 from ..engine.locate import EngineInfo, find_engine
+from ..engine.step import OnProgress
 from ..errors import ApptainerError, EngineNotFound, ImageLacksPython, PolicyError, ProgramNotFound
 from ..images.digest import check_digest
 from ..images.identity import check_image
-from ..images.probe import ImageProbe, is_python_command, load_probe, probe_image
+from ..images.lending import can_lend
+from ..images.probe import ImageProbe, is_python_command
 from ..places import Places
 from .kernelspecs import Kernelspec
+from .lent import IPYKERNEL, load_known, probe_kernel
 from .prepare import check_overlay
 from .settle import settle_spec
 from .spec import ContainerSpec
 
 Status = Literal["ok", "unknown", "fail"]
-_IPYKERNEL = "ipykernel_launcher"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a kernel needs. topic: configuration, policy, engine, image, overlay, bind, home or kernel. hint: the fix."""
+    """One thing that a kernel needs. topic: configuration, policy, engine, image, overlay, bind, home or kernel. hint: the fix.
+
+    note: a few words worth knowing where all is well.
+    """
 
     topic: str
     status: Status
     text: str
     hint: str | None = None
+    note: str | None = None
 
 
 def check_kernelspec(
@@ -43,10 +49,12 @@ def check_kernelspec(
     *,
     engine_path: str | None = None,
     is_deep: bool = False,
+    on_progress: OnProgress = lambda _: None,
 ) -> tuple[Finding, ...]:
     """Return what is there and what is missing. Raises nothing.
 
-    is_deep: ask the image itself, which takes a second or so; otherwise what was learned before is all there is to know.
+    is_deep: ask the image itself, which takes a second or so, and fetch an ipykernel where one has to be lent; otherwise
+    what was learned before is all there is to know.
     """
     try:
         spec = kernelspec.resolve(environ)
@@ -65,7 +73,7 @@ def check_kernelspec(
         return (*findings, _fail("engine", error))
     findings.append(Finding("engine", "ok", f"{engine.flavour} {engine.version_text} ({engine.path})"))
     if all(finding.status == "ok" for finding in findings):
-        findings.append(_check_kernel(engine, spec, places, environ, is_deep=is_deep))
+        findings.append(_check_kernel(engine, spec, places, environ, is_deep=is_deep, on_progress=on_progress))
     return tuple(findings)
 
 
@@ -112,13 +120,21 @@ def _check_host(spec: ContainerSpec, places: Places) -> Iterator[Finding]:
 
 
 def _check_kernel(
-    engine: EngineInfo, spec: ContainerSpec, places: Places, environ: Mapping[str, str], *, is_deep: bool
+    engine: EngineInfo,
+    spec: ContainerSpec,
+    places: Places,
+    environ: Mapping[str, str],
+    *,
+    is_deep: bool,
+    on_progress: OnProgress,
 ) -> Finding:
     try:
         if is_deep:
-            probe: ImageProbe | None = probe_image(engine, spec.image, spec.command, places, environ, is_fresh=True)
+            probe: ImageProbe | None = probe_kernel(
+                engine, spec, places, environ, is_fresh=True, on_progress=on_progress
+            )
         else:
-            probe = load_probe(engine, spec.image, spec.command, places)
+            probe = load_known(engine, spec, places)
     except (ImageLacksPython, ProgramNotFound) as error:
         if spec.overlays or spec.binds:
             return Finding("kernel", "unknown", error.message, "a layer or a bind has to bring it")
@@ -134,13 +150,16 @@ def _judge(spec: ContainerSpec, probe: ImageProbe) -> Finding:
     if not is_python_command(spec.command):
         return Finding("kernel", "ok", probe.program)
     python = f"{probe.implementation} {probe.python_version} ({probe.python})"
-    if _IPYKERNEL not in spec.command:
+    if IPYKERNEL not in spec.command:
         return Finding("kernel", "ok", python)
     if probe.problem:
         hint = "install it anew in the image: `pip install --force-reinstall ipykernel`"
         return Finding("kernel", "fail", f"{python}, but ipykernel cannot be imported: {probe.problem}", hint)
     if probe.ipykernel is None:
         may_be_added = bool(spec.overlays or spec.binds)
+        if can_lend(probe):
+            hint = "`jupyter apptainer kernel check NAME` fetches it ahead; otherwise the first start does"
+            return Finding("kernel", "unknown", f"{python}, and an ipykernel is to be lent", hint)
         return Finding(
             "kernel",
             "unknown" if may_be_added else "fail",
@@ -150,6 +169,9 @@ def _judge(spec: ContainerSpec, probe: ImageProbe) -> Finding:
             else "add to the image's recipe: `pip install ipykernel`",
         )
     debugger = f"debugpy {probe.debugpy}" if probe.debugpy else "no debugger (debugpy is not installed)"
+    if probe.lent:
+        lent = f"ipykernel lent ({probe.ipykernel}, {probe.abi})"
+        return Finding("kernel", "ok", f"{python}, {lent}, {debugger}", note=lent)
     return Finding("kernel", "ok", f"{python}, ipykernel {probe.ipykernel}, {debugger}")
 
 

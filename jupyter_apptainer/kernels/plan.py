@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ..engine.locate import EngineInfo
 from ..engine.options import Bind, ContainerOptions, build_exec, build_instance_start
 from ..errors import SpecError
-from ..images.probe import count_interpreter_words, is_python_command
+from ..images.probe import LENT_DIR, count_interpreter_words, is_python_command
 from .environment import EnvEntry, plan_environment
 from .spec import ContainerSpec, OverlayWish
 
@@ -85,7 +85,7 @@ class LaunchContext:
 
     cwd: the notebook's folder. home: HOME of the user; engine_home: the home in passwd(5), which the engine mounts by itself. environ: the server's variables and the request's. kernelspec_env: `env` at the
     top of kernel.json. has_nvidia: a GPU's device node is there. extra_arguments: appended to the kernel's command.
-    private_dir, scratch_dir: will be made for this kernel. ipython_dir, matplotlib_dir: shared by the user's container kernels.
+    private_dir, scratch_dir: will be made for this kernel. lent: a folder with an ipykernel for an image that has none. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
 
     engine: EngineInfo
@@ -101,6 +101,7 @@ class LaunchContext:
     environ: Mapping[str, str]
     kernelspec_env: Mapping[str, str] = field(default_factory=dict)
     has_nvidia: bool = False
+    lent: str | None = None
     extra_arguments: tuple[str, ...] = ()
 
 
@@ -207,6 +208,8 @@ def _plan_binds(spec: ContainerSpec, context: LaunchContext, files: list[Planned
             files.append(PlannedFile("folder", folder, "IPYTHONDIR and MPLCONFIGDIR of container kernels"))
             if not _is_below(folder, (context.home,)):
                 own_binds.append(Bind(folder, folder, why="IPYTHONDIR and MPLCONFIGDIR of container kernels"))
+    if context.lent:
+        own_binds.append(Bind(context.lent, LENT_DIR, "ro", why="an ipykernel, for the image has none"))
     for wish in spec.binds:
         own_binds.append(Bind(wish.source, wish.destination or wish.source, wish.mode, why="`binds` of the config"))
     for bind in own_binds:
@@ -249,12 +252,22 @@ def _plan_command(spec: ContainerSpec, context: LaunchContext) -> tuple[str, ...
     connection = posixpath.join(context.private_dir, CONNECTION_FILE)
     words = [word.replace("{connection_file}", connection) for word in spec.command]
     words += context.extra_arguments
-    if is_python_command(spec.command):
-        at = count_interpreter_words(words)
-        # Not before `-c` or a glued `-Im`: there the session script serves as well.
-        if words[at : at + 1] == ["-m"] or (at < len(words) and not words[at].startswith("-")):
-            return (*words[:at], posixpath.join(context.private_dir, SHIM), *words[at:])
-    return ("/bin/sh", posixpath.join(context.private_dir, SESSION_SCRIPT), *words)
+    at = find_shim_position(words)
+    if at is None:
+        return ("/bin/sh", posixpath.join(context.private_dir, SESSION_SCRIPT), *words)
+    lent = ("--lent", LENT_DIR) if context.lent else ()
+    return (*words[:at], posixpath.join(context.private_dir, SHIM), *lent, *words[at:])
+
+
+def find_shim_position(command: Sequence[str]) -> int | None:
+    """Return where in a Python's command line the shim goes; None where the session script has to serve."""
+    if not is_python_command(command):
+        return None
+    at = count_interpreter_words(command)
+    # Not before `-c` or a glued `-Im`.
+    if at < len(command) and (command[at] == "-m" or not command[at].startswith("-")):
+        return at
+    return None
 
 
 def _plain_path(path: str, label: str, context: LaunchContext, files: list[PlannedFile]) -> str:

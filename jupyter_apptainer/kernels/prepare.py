@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from ..config import ApptainerConfig
 from ..engine.locate import EngineInfo, get_engine
+from ..engine.step import OnProgress
 from ..errors import (
+    ApptainerError,
     BindSourceNotFound,
     ConnectionImpossible,
-    ImageLacksIpykernel,
     ImageLacksPython,
     ImageNotFound,
     OverlayBusy,
@@ -26,17 +27,20 @@ from ..errors import (
 )
 from ..images.digest import check_digest
 from ..images.identity import check_image
-from ..images.probe import ImageProbe, is_python_command, probe_image
+from ..images.probe import ImageProbe
 from ..instances.start import EngineFolders, find_engine_folders
 from ..overlays.holder import find_holder, is_locked
 from ..places import Places, find_places
 from .connection import fits_socket
 from .layers import Setting
+from .lent import load_known, needs_ipykernel, probe_kernel
 from .plan import LaunchContext, LaunchPlan, build_launch_plan
 from .settle import settle_spec
 from .spec import ContainerSpec, OverlayWish, is_uri
 
-_IPYKERNEL = "ipykernel_launcher"
+_NOT_FETCHED = (
+    "the image has no ipykernel: the first start fetches one to lend it, which adds `--lent` and a bind to these lines"
+)
 # Device nodes that exist where an NVIDIA driver is loaded.
 _NVIDIA_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
 
@@ -67,11 +71,13 @@ def prepare_launch(
     notebook: str | None = None,
     parameters: Mapping[str, object] | None = None,
     is_dry: bool = False,
+    on_progress: OnProgress = lambda _: None,
 ) -> Preparation:
     """Check `config` against this host and compute the plan. Blocking; the first time for an image it runs the image's Python.
 
     base_dir: the kernel.json's folder. environ: the server's variables with those of the request. notebook: the file whose metadata
     has a say. parameters: fields that were chosen for this start. is_dry: for `explain`: nothing is started, not even to ask the image.
+    on_progress: told what takes long: an ipykernel that is fetched to lend it.
 
     Raises SpecError and whatever forbids a start: EngineNotFound, ImageNotFound, OverlayBusy, ImageLacksPython, …
     """
@@ -89,9 +95,11 @@ def prepare_launch(
     spec = settled.spec
     engine = get_engine(settings.engine_path or None)
     probe: ImageProbe | None = None
-    if not is_dry:
+    if is_dry:
+        probe = _find_known(engine, spec, places) if is_asked(settings) else None
+    else:
         check_request(spec, places)
-        probe = check_kernel(engine, spec, places, settings)
+        probe = check_kernel(engine, spec, places, settings, on_progress=on_progress)
     token = secrets.token_hex(4)
     context = LaunchContext(
         engine=engine,
@@ -105,13 +113,17 @@ def prepare_launch(
         environ=environ,
         kernelspec_env=kernelspec_env or {},
         has_nvidia=any(os.path.exists(node) for node in _NVIDIA_NODES),
+        lent=probe.lent if probe else None,
         extra_arguments=tuple(extra_arguments),
         ipython_dir=str(places.data / "ipython"),
         matplotlib_dir=str(places.cache / "matplotlib"),
     )
     folders = find_engine_folders(engine, os.environ, places.hostname)
     plan = build_launch_plan(spec, context)
-    plan = replace(plan, warnings=settled.warnings + plan.warnings)
+    warnings = settled.warnings + plan.warnings
+    if is_dry and probe and needs_ipykernel(spec) and probe.ipykernel is None:
+        warnings += (_NOT_FETCHED,)
+    plan = replace(plan, warnings=warnings)
     return Preparation(spec, settled.settings, plan, probe, places, folders, environ)
 
 
@@ -165,25 +177,37 @@ def check_overlay(overlay: OverlayWish, places: Places) -> None:
 
 
 def check_kernel(
-    engine: EngineInfo, spec: ContainerSpec, places: Places, settings: ApptainerConfig
+    engine: EngineInfo,
+    spec: ContainerSpec,
+    places: Places,
+    settings: ApptainerConfig,
+    *,
+    on_progress: OnProgress = lambda _: None,
 ) -> ImageProbe | None:
     """Ask the image whether it can run the kernel; the answer is kept until the image changes.
 
-    Where layers or binds may bring the missing piece, a missing program or ipykernel is left to the start itself.
+    Where it lacks nothing but ipykernel, one is lent to it; the first time for a Python that takes some seconds.
+
+    Where layers or binds may bring the program, its absence is left to the start itself.
     """
-    if not settings.check_image and settings.transport != "tcp":
-        # Ports are only opened for a kernel that is known to encrypt them, so there it is always asked.
+    if not is_asked(settings):
         return None
     try:
-        probe = probe_image(engine, spec.image, spec.command, places, os.environ)
+        return probe_kernel(engine, spec, places, os.environ, on_progress=on_progress)
     except (ImageLacksPython, ProgramNotFound):
         if spec.overlays or spec.binds:
             return None
         raise
-    needs_ipykernel = is_python_command(spec.command) and _IPYKERNEL in spec.command
-    if needs_ipykernel and probe.ipykernel is None and not spec.overlays and not spec.binds:
-        raise ImageLacksIpykernel(
-            f"the image {spec.image} has Python {probe.python_version}, but no ipykernel",
-            hint="add it to the image's recipe: `pip install ipykernel`",
-        )
-    return probe
+
+
+def is_asked(settings: ApptainerConfig) -> bool:
+    """Say whether images are asked at all. Ports are only opened for a kernel that is known to encrypt them: then always."""
+    return settings.check_image or settings.transport == "tcp"
+
+
+def _find_known(engine: EngineInfo, spec: ContainerSpec, places: Places) -> ImageProbe | None:
+    try:
+        return load_known(engine, spec, places)
+    except ApptainerError:
+        # An image that is not there can still be explained.
+        return None

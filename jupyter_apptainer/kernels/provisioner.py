@@ -164,6 +164,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
             if notebook
             else find_notebook(kwargs["env"], os.environ, self._find_root()),
             parameters=None if chosen is None else check_parameters(chosen, self.kernel_spec.metadata),
+            on_progress=lambda text: self.log.info("Kernel %s: %s", self.kernel_id, text),
         )
 
     def _find_root(self) -> str | None:

@@ -2,14 +2,38 @@
 
 `exec instance://` starts a program with session and process group 0 as seen from inside, so a kernel that wants to interrupt
 its group (ipykernel does) would miss the child processes of a cell, and the host would have no group to send a signal to.
-Python 2.7 to 3.14, standard library only; all that stays of it is an entry in `sys.modules`.
+With --lent, what cannot be imported otherwise is looked for in FOLDER.
+Python 2.7 to 3.14, standard library only; all that stays of it are an entry in `sys.modules` and, with --lent, a finder.
 
-    python shim.py -m MODULE [ARGUMENT]...
-    python shim.py SCRIPT [ARGUMENT]...
+    python shim.py [--lent FOLDER] -m MODULE [ARGUMENT]...
+    python shim.py [--lent FOLDER] SCRIPT [ARGUMENT]...
 """
 
 import os
 import sys
+
+
+class LentFinder(object):  # noqa: UP004 - Python 2.7 has another kind of class
+    """Finds the packages of one folder, after all others.
+
+    Not an entry of `sys.path`: that is handed on to other Pythons (multiprocessing, Spark), and paths that a notebook adds
+    would come after it.
+    """
+
+    def __init__(self, folder):  # type: ignore[no-untyped-def]
+        self.folder = folder
+
+    def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
+        from importlib.machinery import PathFinder
+
+        return PathFinder.find_spec(name, [self.folder]) if path is None else None
+
+    def find_distributions(self, context=None):  # type: ignore[no-untyped-def]
+        # Some of the packages ask for their own version, and Matplotlib for the entry points of its backends.
+        from importlib.metadata import DistributionFinder, MetadataPathFinder
+
+        name = context.name if context is not None else None
+        return MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=[self.folder]))
 
 
 def main():  # type: ignore[no-untyped-def]  # Python 2.7 has no annotations
@@ -24,6 +48,9 @@ def main():  # type: ignore[no-untyped-def]  # Python 2.7 has no annotations
     sys.modules["_jupyter_apptainer_shim"] = sys.modules["__main__"]
     import runpy
 
+    if sys.argv[1] == "--lent":
+        sys.meta_path.append(LentFinder(sys.argv[2]))  # type: ignore[no-untyped-call]
+        del sys.argv[1:3]
     if sys.argv[1] == "-m":
         module = sys.argv[2]
         sys.argv[:] = sys.argv[2:]

@@ -17,7 +17,8 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_apptainer.cli.main import main
 from jupyter_apptainer.engine.locate import EngineInfo
 
-NO_IPYKERNEL = "python -I -S -m ipykernel_launcher -f {connection_file}"
+# Without the packages of the image, and written in a way that none can be lent to.
+NO_IPYKERNEL = "python -I -S -Em ipykernel_launcher -f {connection_file}"
 
 
 class Cli:

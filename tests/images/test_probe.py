@@ -215,6 +215,14 @@ def test_encryption_needs_ipykernel_7_3(ipykernel: str | None, expected: bool) -
     assert ImageProbe("python", ipykernel=ipykernel).has_curve is expected
 
 
+@pytest.mark.parametrize(
+    ("ipykernel", "debugpy", "expected"),
+    [("6.0.0", "1.8", True), ("5.5.6", "1.8", False), ("7.4.0", None, False), (None, "1.8", False)],
+)
+def test_the_debugger_needs_debugpy_and_ipykernel_6(ipykernel: str | None, debugpy: str | None, expected: bool) -> None:
+    assert ImageProbe("python", ipykernel=ipykernel, debugpy=debugpy).has_debugger is expected
+
+
 def test_script_is_understood_by_old_and_new_pythons() -> None:
     """Every Python of this machine runs it, whichever they are; at least the one of the tests."""
     candidates = {sys.executable}

@@ -51,7 +51,7 @@ CASES = {
         {"command": ["python9", "-m", "ipykernel_launcher", "-f", "{connection_file}"]}, r"python9", r"python"
     ),
     "no-ipykernel": Case(
-        {"command": ["/usr/bin/python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"]},
+        {"command": ["/usr/bin/python3", "-Im", "ipykernel_launcher", "-f", "{connection_file}"]},
         r"no ipykernel",
         r"pip install ipykernel",
     ),

@@ -13,6 +13,7 @@ import pytest
 from jupyter_apptainer.engine.locate import EngineInfo, run_flags
 from jupyter_apptainer.engine.options import Bind
 from jupyter_apptainer.errors import SpecError
+from jupyter_apptainer.images.probe import LENT_DIR
 from jupyter_apptainer.kernels.plan import LaunchContext, LaunchPlan, PlannedFile, build_launch_plan
 from jupyter_apptainer.kernels.spec import ContainerSpec, parse_container_spec
 
@@ -383,6 +384,13 @@ def test_the_kernels_command(command: list[str], expected: tuple[str, ...]) -> N
     found = plan({"command": command})
     assert found.kernel_command == expected
     assert found.kernel_argv[-len(expected) :] == expected
+
+
+def test_what_is_lent_is_bound_read_only_and_named_to_the_shim() -> None:
+    found = plan(lent="/cache/lent/cp311")
+    assert Bind("/cache/lent/cp311", LENT_DIR, "ro") in found.binds
+    assert found.kernel_command == ("python", SHIM, "--lent", LENT_DIR, "-m", "ipykernel_launcher", "-f", FILE)
+    assert LENT_DIR not in destinations(plan())
 
 
 def test_further_arguments_come_last() -> None:

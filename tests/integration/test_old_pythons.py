@@ -1,0 +1,149 @@
+"""Images of another time: Python 2.7 with ipykernel 4, Debian's Python 3.9 with one that is lent, and with its own ipykernel 6.
+
+The image is made of Debian 11's packages, unpacked as an ordinary user does it, and ipykernel 4 comes from PyPI. That takes
+half a minute, so only the ordinary user's run does it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from jupyter_client.manager import KernelManager
+
+from jupyter_apptainer.engine.apt import PrivateApt, build_sources, find_mirror
+from jupyter_apptainer.engine.environment import build_engine_environment
+from jupyter_apptainer.engine.locate import EngineInfo
+from jupyter_apptainer.engine.options import Bind, ContainerOptions, build_exec, build_image_build
+from jupyter_apptainer.engine.runner import Runner
+from jupyter_apptainer.engine.step import run_step
+from jupyter_apptainer.images.host_settings import MOUNT_POINT, load_host_settings, write_build_settings
+from jupyter_apptainer.images.probe import LENT_DIR
+from jupyter_apptainer.places import Places
+from tests.integration.conftest import TIMEOUT_S, MakeKernelspec, RunningKernel, StartKernel
+
+pytestmark = [pytest.mark.user, pytest.mark.slow]
+
+SUITE = "bullseye"
+# All that Python 2.7, 3.9 and a shell need; this release does not change any more.
+PACKAGES = """
+coreutils dash libacl1 libattr1 libbz2-1.0 libc-bin libc6 libcrypt1 libdb5.3 libexpat1 libffi7 libgcc-s1 libgmp10 liblzma5 libmpdec3
+libncursesw6 libpcre2-8-0 libpython2.7-minimal libpython2.7-stdlib libpython3-stdlib libpython3.9-minimal libpython3.9-stdlib
+libreadline8 libselinux1 libsqlite3-0 libssl1.1 libstdc++6 libtinfo6 libuuid1 python-pip-whl python2.7 python2.7-minimal python3
+python3-minimal python3.9 python3.9-minimal zlib1g
+"""
+PACKAGES_27 = "/usr/local/lib/python2.7/dist-packages"
+INSTALL = f"""
+. {MOUNT_POINT}/settings.sh
+cd /usr/share/python-wheels
+for wheel in pip-*.whl setuptools-*.whl pkg_resources-*.whl wheel-*.whl; do python2.7 -m zipfile -e $wheel /tmp/pip; done
+export HOME=/tmp PYTHONPATH=/tmp/pip
+python2.7 -m pip install -q --no-cache-dir --target {PACKAGES_27} 'ipykernel<5'
+"""
+COMMAND_27 = ["python2.7", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+COMMAND_39 = ["python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+
+
+@pytest.fixture(scope="module")
+def old_image(engine: EngineInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with Debian 11's Python 2.7 and 3.9; the first has ipykernel 4."""
+    folder = tmp_path_factory.mktemp("old")
+    root, image = folder / "root", folder / "image"
+    root.mkdir()
+    mirror = find_mirror()
+    if mirror.distribution != "debian":
+        pytest.skip("only a Debian mirror has Debian 11")
+    apt = PrivateApt(folder / "apt", build_sources(mirror, (SUITE,)))
+    apt.update()
+    for archive in apt.download(PACKAGES.split()):
+        run_step(("dpkg-deb", "-x", str(archive), str(root)), f"unpack {archive.name}")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    Runner().run(
+        build_image_build(engine, str(image), str(root), build_engine_environment(os.environ), is_sandbox=True)
+    )
+    _install_ipykernel(engine, image, folder)
+    return image
+
+
+def _install_ipykernel(engine: EngineInfo, image: Path, folder: Path) -> None:
+    settings, packages = folder / "settings", Path(f"{image}{PACKAGES_27}")
+    settings.mkdir()
+    packages.mkdir(parents=True, exist_ok=True)
+    given = write_build_settings(load_host_settings(os.environ), settings, {})
+    binds = [Bind(*words) for words in (bind.split(":") for bind in given)]  # type: ignore[arg-type]  # ends in ro, or not at all
+    options = ContainerOptions(binds=(Bind(str(packages), PACKAGES_27), *binds), home="none", isolation="contain")
+    env = build_engine_environment(os.environ)
+    Runner().run(build_exec(engine, str(image), ("sh", "-ec", INSTALL), env, options=options, cwd="/", timeout_s=240))
+
+
+@pytest.fixture
+def python_27(old_image: Path, start_kernel: StartKernel) -> RunningKernel:
+    return start_kernel({"image": str(old_image), "command": COMMAND_27})
+
+
+def test_python_27_runs_cells_asks_for_input_and_is_restarted(python_27: RunningKernel) -> None:
+    kernel = python_27
+    assert kernel.run("print 1/2").text == "0\n"
+    assert kernel.value("__import__('ipykernel').__version__").startswith("4.")
+    assert kernel.run("import os\nos.getsid(0) == os.getpid()").data["text/plain"] == "True"
+    asked = kernel.client.execute("print raw_input('name? ')", allow_stdin=True)
+    assert kernel.client.get_stdin_msg(timeout=TIMEOUT_S)["content"]["prompt"] == "name? "
+    kernel.client.input("Ada")
+    assert kernel.finish(asked).text == "Ada\n"
+    instance = kernel.instance
+    kernel.run("kept = 1")
+    kernel.manager.restart_kernel()
+    kernel.client.wait_for_ready(timeout=TIMEOUT_S)
+    assert kernel.instance == instance
+    assert kernel.run("kept").ename == "NameError"
+
+
+def test_python_27_is_interrupted_once_and_shut_down_cleanly(python_27: RunningKernel, tmp_path: Path) -> None:
+    kernel = python_27
+    kernel.run(f"import atexit\natexit.register(lambda: open('{tmp_path}/ended', 'w').close())")
+    cell = kernel.begin(
+        "import subprocess, sys, time\nhits = 0\n"
+        "try:\n    print 'begun'; sys.stdout.flush(); subprocess.call(['sleep', '60'])\n"
+        "except KeyboardInterrupt:\n    hits += 1\n"
+        "    try:\n        time.sleep(0.4)\n    except KeyboardInterrupt:\n        hits += 1\n"
+        "print 'hits', hits"
+    )
+    kernel.wait_text(cell, "begun")
+    time.sleep(0.3)  # into the child's wait
+    kernel.manager.interrupt_kernel()
+    assert kernel.finish(cell).text.splitlines()[-1] == "hits 1"
+    kernel.client.stop_channels()
+    kernel.manager.shutdown_kernel()
+    assert (tmp_path / "ended").exists()
+
+
+def test_debians_own_python_39_gets_an_ipykernel_lent(
+    old_image: Path, start_kernel: StartKernel, places: Places
+) -> None:
+    config = {"image": str(old_image), "command": COMMAND_39}
+    kernel = start_kernel(config)
+    assert kernel.value("list(__import__('sys').version_info[:2])") == [3, 9]
+    assert kernel.value("__import__('ipykernel').__file__").startswith(LENT_DIR)
+    assert kernel.run("1 / 0").ename == "ZeroDivisionError"
+    kernel.end()
+
+    # The last ipykernel for this Python is a 6. As one of the image's own it is used as it is, and nothing is lent.
+    (bundle,) = places.lent.glob("cp39-glibc2.31-*/packages")
+    kernel = start_kernel({**config, "binds": [f"{bundle}:/usr/local/lib/python3.9/dist-packages:ro"]})
+    assert kernel.value("__import__('ipykernel').__version__").startswith("6.")
+    assert not kernel.value("__import__('ipykernel').__file__").startswith(LENT_DIR)
+    cell = kernel.begin("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+    kernel.wait_text(cell, "begun")
+    kernel.manager.interrupt_kernel()
+    assert kernel.finish(cell).ename == "KeyboardInterrupt"
+
+
+def test_an_ipykernel_that_cannot_encrypt_is_refused_where_that_is_required(
+    old_image: Path, make_kernelspec: MakeKernelspec, start_kernel: StartKernel
+) -> None:
+    name = make_kernelspec({"image": str(old_image), "command": COMMAND_27}, curve=True)
+    with pytest.raises(RuntimeError, match="the image's ipykernel cannot encrypt"):
+        start_kernel(name=name, manager=KernelManager(transport_encryption="required"))
