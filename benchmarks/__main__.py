@@ -24,7 +24,7 @@ from jupyter_apptainer.places import find_places
 from .machine import count_cpus, describe_image, find_disturbances
 from .report import Facts, build_rows, render_json, render_markdown, render_table, write_readme
 from .rounds import run_rounds
-from .twin import Twin, Versions, make_twin, read_image_versions
+from .twin import Twin, Versions, find_bare_python, make_twin, read_image_versions
 from .ways import make_ways
 
 STARTER_KERNEL = "apptainer-starter"
@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace, engine: EngineInfo, subject: Subject, twin: Twin, facts: Facts) -> None:
     with tempfile.TemporaryDirectory(prefix="jpa-benchmarks-") as folder:
-        ways = make_ways(Path(folder), engine, subject.config, subject.image, twin.python)
+        bare = find_bare_python(engine, subject.image, subject.python)
+        ways = make_ways(Path(folder), engine, subject.config, subject.image, twin.python, bare)
         samples = asyncio.run(run_rounds(ways, options.rounds, _say))
     rows = build_rows(samples)
     print(render_table(rows, facts))

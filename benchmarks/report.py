@@ -67,6 +67,13 @@ MEASURES: tuple[Measure, ...] = (
     Measure("memory_engine", "  of it, the engine's processes", "MB"),
     Measure("memory_helpers", "  of it, what mounts the image", "MB"),
 )
+# Its "local" is the same image's own ipykernel.
+LENT = Measure(
+    "start_lent",
+    "Cold start with an ipykernel that is lent, and (as local) with the image's own",
+    "s",
+    Target("ratio at most", 1.1),
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,10 @@ class Facts:
 def build_rows(samples: Samples) -> list[Row]:
     """Compute the table."""
     rows = [_build_row(measure, samples.values[measure.key]) for measure in MEASURES]
+    starts = samples.values["start"]
+    if "lent" in starts:
+        at = [row.key for row in rows].index("restart")
+        rows.insert(at, _build_row(LENT, {"local": starts["container"], "container": starts["lent"]}))
     at = [row.key for row in rows].index("interrupt") + 1
     return [*rows[:at], _build_interrupt_row(samples.interrupts_right), *rows[at:]]
 

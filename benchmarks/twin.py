@@ -29,6 +29,13 @@ import importlib.metadata, json, platform
 packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
 print("PACKAGES:" + json.dumps([platform.python_version(), packages]))
 """
+# A Python outside of any environment: the one that the image's environment was made with, where that has no ipykernel.
+_FIND_BARE = """
+import subprocess, sys
+base = sys._base_executable
+lacks = base != sys.executable and subprocess.run([base, "-c", "import ipykernel"], capture_output=True).returncode
+print("BARE:" + (base if lacks else ""))
+"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,13 @@ def read_image_versions(engine: EngineInfo, image: str, command: str) -> Version
     env = build_engine_environment(os.environ, {"PYTHONNOUSERSITE": "1"})
     asked = build_exec(engine, image, (command, "-c", _LIST_PACKAGES), env, options=PROBE_OPTIONS, cwd="/")
     return Runner().run(_parsing(asked))
+
+
+def find_bare_python(engine: EngineInfo, image: str, command: str) -> str | None:
+    """Return a Python of the image that has no ipykernel, beside the one that has (`command`); None where there is none."""
+    env = build_engine_environment(os.environ, {"PYTHONNOUSERSITE": "1"})
+    asked = build_exec(engine, image, (command, "-c", _FIND_BARE), env, options=PROBE_OPTIONS, cwd="/")
+    return Runner().run(asked).stdout.rpartition("BARE:")[2].strip() or None
 
 
 def make_twin(wanted: Versions, cache: Path) -> Twin:

@@ -1,7 +1,8 @@
-"""The three ways to run a kernel that are compared, each as a kernelspec that an ordinary kernel manager starts.
+"""The ways to run a kernel that are compared, each as a kernelspec that an ordinary kernel manager starts.
 
 local: ipykernel of the same versions as the image's. container: this project. recipe: the kernel.json that people paste,
-`apptainer exec IMAGE python -m ipykernel_launcher`, started by Jupyter's own provisioner.
+`apptainer exec IMAGE python -m ipykernel_launcher`, started by Jupyter's own provisioner. lent: this project, with the image's
+bare Python, to which an ipykernel is lent.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from jupyter_apptainer.instances.process import ProcessIdentity, iter_stats
 from jupyter_apptainer.kernels.kernelspecs import PROVISIONER
 from jupyter_apptainer.kernels.provisioner import ApptainerProvisioner
 
-WayName = Literal["local", "container", "recipe"]
+WayName = Literal["local", "container", "recipe", "lent"]
 TIMEOUT_S = 120.0
 
 
@@ -117,9 +118,17 @@ async def start(way: Way) -> RunningKernel:
 
 
 def make_ways(
-    folder: Path, engine: EngineInfo, container: Mapping[str, object], image: str, local_python: Path
+    folder: Path,
+    engine: EngineInfo,
+    container: Mapping[str, object],
+    image: str,
+    local_python: Path,
+    bare_python: str | None,
 ) -> dict[WayName, Way]:
-    """Write the three kernelspecs below `folder`. container: `config` of a kernel.json of ours; image: its image."""
+    """Write the kernelspecs below `folder`. container: `config` of a kernel.json of ours; image: its image.
+
+    bare_python: a Python of the image without ipykernel; None: there is no such way.
+    """
     cwd = folder / "work"
     cwd.mkdir()
     launch = ["-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -130,7 +139,12 @@ def make_ways(
     _write_kernelspec(folder, "local", [str(local_python), *launch], env=ipython)
     _write_kernelspec(folder, "container", ["unused"], interrupt_mode="message", metadata=provisioner)
     _write_kernelspec(folder, "recipe", pasted)
-    names: tuple[WayName, ...] = ("local", "container", "recipe")
+    names: list[WayName] = ["local", "container", "recipe"]
+    if bare_python:
+        bare = {**container, "command": [bare_python, *launch]}
+        metadata = {"kernel_provisioner": {"provisioner_name": PROVISIONER, "config": bare}}
+        _write_kernelspec(folder, "lent", ["unused"], interrupt_mode="message", metadata=metadata)
+        names.append("lent")
     return {name: Way(name, folder / "kernels", cwd, settings) for name in names}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.machine import describe_image
-from benchmarks.report import BEGIN, END, MEASURES, Target, write_readme
+from benchmarks.report import BEGIN, END, LENT, MEASURES, Target, write_readme
 from jupyter_apptainer.engine.locate import EngineInfo
 
 
@@ -25,7 +25,7 @@ def test_one_round_fills_every_row(
 
     report = json.loads(figures.read_text())
     rows = {row["key"]: row for row in report["rows"]}
-    assert set(rows) == {"interrupt_right", *(measure.key for measure in MEASURES)}
+    assert set(rows) == {"interrupt_right", LENT.key, *(measure.key for measure in MEASURES)}
     assert all(local and container for local, container, *_ in (row["cells"] for row in rows.values()))
     assert rows["interrupt_right"]["is_met"] is True
     assert {key for key, row in rows.items() if row["cells"][4]} == {"start", "restart"}
