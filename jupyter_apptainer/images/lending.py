@@ -118,8 +118,12 @@ def find_lent(
 def _find_target(probe: ImageProbe) -> Target | None:
     if not (probe.abi and probe.libc and probe.machine and probe.python_version):
         return None
-    version = tuple(int(number) for number in probe.python_version.split(".")[:2])
-    return Target(probe.python_version, probe.abi, probe.libc, probe.machine) if version >= MIN_PYTHON else None
+    try:
+        target = Target(probe.python_version, probe.abi, probe.libc, probe.machine)
+    except ValueError:
+        return None
+    version = tuple(int(number) for number in target.minor.split("."))
+    return target if version >= MIN_PYTHON else None
 
 
 def _find_folder(target: Target, installed: Mapping[str, str], places: Places) -> Path:

@@ -26,16 +26,26 @@ PIP_TIMEOUT_S = 300.0
 _MAX_ROUNDS = 5
 # The oldest C library that wheels of today are built for.
 _FIRST_GLIBC_MINOR = 17
+_TARGET = re.compile(r"\d+\.\d+\.\d+ cp\d+t? (glibc2\.\d+|musl) \w+", re.ASCII)
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
 class Target:
-    """The Python that the wheels are for. abi: as in "cp311" or "cp313t"; libc: as in "glibc2.36" or "musl"."""
+    """The Python that the wheels are for. abi: as in "cp311" or "cp313t"; libc: as in "glibc2.36" or "musl".
+
+    An image may say anything of itself, and these words go into paths and command lines. Raises ValueError for odd ones.
+    """
 
     python_version: str
     abi: str
     libc: str
     machine: str
+
+    def __post_init__(self) -> None:
+        words = f"{self.python_version} {self.abi} {self.libc} {self.machine}"
+        if not _TARGET.fullmatch(words):
+            raise ValueError(f"not a Python that wheels could be for: {words}")
 
     @property
     def name(self) -> str:
@@ -219,13 +229,13 @@ def _write_kept(kept: Mapping[str, str], scratch: Path) -> list[str]:
 
 
 def _normalize(installed: Mapping[str, str]) -> dict[str, str]:
-    """Leave out versions that do not follow PEP 440: nothing could be said about them."""
-    return {str(canonicalize_name(name)): version for name, version in installed.items() if _is_version(version)}
-
-
-def _is_version(text: str) -> bool:
-    try:
-        Version(text)
-    except InvalidVersion:
-        return False
-    return True
+    """Leave out what does not follow PEP 503 or PEP 440: nothing could be said about it, and it may be meant to be odd."""
+    found = {}
+    for name, text in installed.items():
+        canonical = canonicalize_name(name)
+        try:
+            if _NAME.fullmatch(canonical):
+                found[str(canonical)] = str(Version(text))
+        except InvalidVersion:
+            continue
+    return found

@@ -118,7 +118,15 @@ def test_a_lent_ipykernel_that_cannot_be_imported_is_no_kernel(
 
 @pytest.mark.parametrize(
     ("version", "abi", "expected"),
-    [("3.9.0", "cp39", True), ("3.14.1", "cp314t", True), ("3.8.18", "cp38", False), ("3.11.0", None, False)],
+    [
+        ("3.9.0", "cp39", True),
+        ("3.14.1", "cp314t", True),
+        ("3.8.18", "cp38", False),
+        ("3.11.0", None, False),
+        # An image may say anything of itself.
+        ("3.11.0", "../../cp311", False),
+        ("3.11.0 --index-url=http://x", "cp311", False),
+    ],
 )
 def test_only_cpython_3_9_and_newer_is_lent_to(version: str, abi: str | None, expected: bool) -> None:
     found = ImageProbe("python", python_version=version, abi=abi, libc="glibc2.31", machine="x86_64")

@@ -92,7 +92,9 @@ def test_conditions_and_files_are_those_of_the_other_python(
 
 
 def test_what_is_installed_is_kept_and_what_fits_it_is_chosen(index: Path) -> None:
-    found = fetch(index, OLD, {"Loop": "4.5", "deeper": "0.1", "odd": "not-a-version"})
+    odd = {"odd": "not-a-version", "../../odd": "1", "odd\n--index-url http://x/ y": "1"}
+    found = fetch(index, OLD, {"Loop": "4.5", "deeper": "0.1", **odd})
+    assert (index.parent / "scratch/constraints.txt").read_text() == "loop==4.5\ndeeper==0.1\n"
     assert {name: wheel.version for name, wheel in found.items()} == {"kernel": "1.0", "base": "1.0"}
 
 

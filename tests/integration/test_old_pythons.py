@@ -121,10 +121,12 @@ def test_python_27_is_interrupted_once_and_shut_down_cleanly(python_27: RunningK
 
 
 def test_debians_own_python_39_gets_an_ipykernel_lent(
-    old_image: Path, start_kernel: StartKernel, places: Places
+    old_image: Path, start_kernel: StartKernel, places: Places, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "traitlets")
     config = {"image": str(old_image), "command": COMMAND_39}
     kernel = start_kernel(config)
+    assert "Fetching an ipykernel for Python 3.9" in caplog.text
     assert kernel.value("list(__import__('sys').version_info[:2])") == [3, 9]
     assert kernel.value("__import__('ipykernel').__file__").startswith(LENT_DIR)
     assert kernel.run("1 / 0").ename == "ZeroDivisionError"
