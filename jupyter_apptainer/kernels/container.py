@@ -34,11 +34,14 @@ from ..errors import (
 from ..images.probe import is_python_command
 from ..instances.janitor import end_entry, remove_tree
 from ..instances.model import FUSE_HELPERS, Instance, LedgerEntry
+from ..instances.oom import OomRecord
 from ..instances.process import ProcessIdentity, find_descendants, iter_stats, read_children, read_namespace, read_stat
 from ..instances.start import EngineFolders, is_healthy, start_instance
 from ..instances.watch import wait_readable, watch_exit
 from ..places import Places, make_private_dir
 from . import connection as connections
+from .guard import KernelGuard, start_guard
+from .limits import running_on
 from .outcome import explain_end
 from .plan import INSTANCE_LOG, KERNEL_LOG, SESSION_SCRIPT, SHIM, LaunchPlan
 
@@ -81,6 +84,7 @@ class ContainerKernel:
         self._log_start = 0
         self._interrupts: list[float] = []
         self._entry: LedgerEntry | None = None
+        self._guard: KernelGuard | None = None
 
     # --- start
 
@@ -90,12 +94,16 @@ class ContainerKernel:
         connection: content of the client's connection file.
         Raises an ApptainerError that says why; a failed start of an instance leaves nothing.
         """
+        if self._guard is not None:
+            await asyncio.to_thread(self._end_guard)
         await self._ensure_instance(timeout_s)
         connections.remove_sockets(connection)
         connections.write_twin(self.plan.connection_file, connection)
         began = time.monotonic()
         self._kernel = None
         self._interrupts.clear()
+        # The kernel will live in our own cgroup, or below it.
+        oom = OomRecord.note(os.getpid())
         with open(self._path(KERNEL_LOG), "ab", opener=_private) as log:
             command = build_exec(
                 self.plan.engine,
@@ -106,13 +114,26 @@ class ContainerKernel:
                 cwd=self.plan.cwd,
             )
             self._log_start = log.tell()
-            self.process = spawn(command, stdout=log, stderr=log)
+            with running_on(self.plan.resources.processors):
+                self.process = spawn(command, stdout=log, stderr=log)
         if not self._helpers:
             # While the kernel comes up: its instance is complete now.
             self._helpers = self._find_helpers()
         if not await connections.wait_listening(connection, self.process, timeout_s):
-            await self._give_up(timeout_s)
+            await self._give_up(timeout_s, oom)
         self.phases["connect"] = time.monotonic() - began
+        self._start_guard(connection)
+
+    def _start_guard(self, connection: Mapping[str, Any]) -> None:
+        kernel = self.find_kernel()
+        if kernel is not None and self.process is not None:
+            self._guard = start_guard(kernel, self.process, self.plan, self._environ, connection, self.log)
+
+    def _end_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.dismiss()
+            guard.finish()
 
     async def _ensure_instance(self, timeout_s: float) -> None:
         if self.instance is not None:
@@ -193,7 +214,7 @@ class ContainerKernel:
         script = SHIM if is_python_command(self.plan.kernel_command) else SESSION_SCRIPT
         shutil.copyfile(_HERE / script, self._path(script))
 
-    async def _give_up(self, timeout_s: float) -> None:
+    async def _give_up(self, timeout_s: float, oom: OomRecord) -> None:
         """The kernel does not listen: end it, say why. The caller decides about the instance."""
         assert self.process is not None
         returncode = self.process.poll()
@@ -205,7 +226,7 @@ class ContainerKernel:
                 hint="raise `ApptainerConfig.start_timeout_s` where the machine is slow, or look at the last lines",
                 log_tail=self.read_log(),
             )
-        raise explain_end(self.plan, self.instance, returncode, self.read_log())
+        raise explain_end(self.plan, self.instance, returncode, self.read_log(), oom)
 
     def read_log(self) -> list[str]:
         """Return the last lines that the kernel's process printed itself, since its own start."""
@@ -267,6 +288,8 @@ class ContainerKernel:
 
     def kill(self) -> None:
         """End the kernel and everything it started, at once. The instance stays."""
+        if self._guard is not None:
+            self._guard.dismiss()
         kernel = self.find_kernel()
         if kernel is None:
             if self.process is not None and self.process.poll() is None:
@@ -284,6 +307,9 @@ class ContainerKernel:
         if self._starter_program is not None:
             # Reaps it: it ends about 200 ms after the instance is up.
             self._starter_program.poll()
+        if self._guard is not None and self._guard.is_alive():
+            # It ends with the kernel, a moment later where it has to say why.
+            return None
         return None if self.process is None else self.process.poll()
 
     async def wait(self) -> int:
@@ -294,6 +320,8 @@ class ContainerKernel:
         with watch_exit(process.pid) as ended:
             while (returncode := process.poll()) is None:
                 await wait_readable([ended], 60.0)
+        if self._guard is not None:
+            await asyncio.to_thread(self._guard.finish)
         return returncode
 
     # --- end
@@ -304,6 +332,7 @@ class ContainerKernel:
 
     def stop_now(self) -> None:
         """The same, blocking; usually some 20 ms."""
+        self._end_guard()
         entry = self._entry
         if entry is not None and not end_entry(self.places, replace(entry, instance=self.instance)):
             self.log.error("Could not end instance %s; `jupyter apptainer gc` will try again", self.plan.instance_name)
