@@ -104,7 +104,7 @@ def build_container_flags(engine: EngineInfo, options: ContainerOptions) -> tupl
     flags += ["--writable-tmpfs"] if options.writable_tmpfs else []
     limits = (("--memory", options.memory_bytes), ("--cpus", options.cpus), ("--pids-limit", options.pids))
     for flag, limit in limits:
-        flags += [flag, f"{limit:.12g}"] if limit is not None else []
+        flags += [flag, str(limit)] if limit is not None else []
     for overlay in options.overlays:
         flags += ["--overlay", overlay]
     for bind in options.binds:

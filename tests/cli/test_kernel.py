@@ -75,6 +75,7 @@ def test_add_takes_every_setting(cli: Cli, tmp_path: Path) -> None:
         *("-B", "d:/d:ro", "--bind", "~/e", "-B", "/a\\:b:/c", "--overlay", "o.img", "--overlay", "/p.img:ro"),
         *("--env", "A=x=y, z", "--env", "B=", "--inherit-env", "SLURM_*", "--home", "./h", "--isolation", "contain"),
         *("--network", "none", "--extra-flag=--hostname=x", "--extra-flag=--no-init", "--display-name", "My lab"),
+        *("--memory", "4G", "--cpus", "2", "--pids", "512"),
         *("--command", "R -e 'f(1)' --args {connection_file}", "--language", "R"),
     )
     assert read_config("lab") == {
@@ -88,6 +89,7 @@ def test_add_takes_every_setting(cli: Cli, tmp_path: Path) -> None:
         "home": f"{tmp_path}/h",
         "isolation": "contain",
         "command": ["R", "-e", "f(1)", "--args", "{connection_file}"],
+        "resources": {"cpus": 2, "memory": "4G", "pids": 512},
         "network": "none",
         "extra_flags": ["--hostname=x", "--no-init"],
     }
