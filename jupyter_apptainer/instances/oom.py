@@ -42,9 +42,7 @@ class OomRecord:
         if count is None or count <= self.count:
             return ""
         if self.cgroup is not None:
-            return (
-                f"Linux' out-of-memory killer was at work in its cgroup, {self.cgroup}: the limit of a job or session"
-            )
+            return f"Linux' out-of-memory killer was at work in its cgroup, {self.cgroup}"
         return "Linux' out-of-memory killer was at work on this machine"
 
 

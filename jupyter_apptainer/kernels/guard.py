@@ -25,7 +25,7 @@ from .gpu_trial import try_gpu
 from .iopub import IopubListener
 from .limits import LimitWatch, limit_tasks
 from .plan import LaunchPlan
-from .resources import ResourcePlan
+from .resources import ResourcePlan, format_size
 
 PREFIX = "jupyter-apptainer: "
 _REAP_S = 2.0
@@ -95,8 +95,7 @@ class KernelGuard(threading.Thread):
         self._is_dismissed = False
         self._bell, self._listener = socket.socketpair()
         self._bell.setblocking(False)
-        if plan.is_rlimit_used and plan.pids is not None:
-            limit_tasks(kernel, plan.pids)
+        self._plan = plan
 
     def announce(self, text: str) -> None:
         """Show `text` in the front end at the next cell; before the first there is no place for it."""
@@ -115,6 +114,8 @@ class KernelGuard(threading.Thread):
     def run(self) -> None:
         """The thread."""
         try:
+            if self._plan.is_rlimit_used and self._plan.pids is not None:
+                limit_tasks(self._kernel, self._plan.pids)
             with watch_exit(self._kernel.pid) as ended, IopubListener(self._connection) as iopub:
                 self._watch(ended, iopub)
                 if not self._is_dismissed:
@@ -157,8 +158,12 @@ class KernelGuard(threading.Thread):
             return ""
         with suppress(subprocess.TimeoutExpired):
             if self._process.wait(_REAP_S) == -signal.SIGKILL:
-                return f"the kernel was killed, probably because memory ran out: {evidence}"
+                return f"the kernel was killed, probably because memory ran out{self._describe_limit()}: {evidence}"
         return ""
+
+    def _describe_limit(self) -> str:
+        has_own = self._plan.is_cgroup_used and self._plan.memory_bytes is not None
+        return f" (its limit is {format_size(self._plan.memory_bytes or 0)})" if has_own else ""
 
     def _say(self, text: str) -> None:
         self._log.warning("Kernel %s: %s", self._label, text)

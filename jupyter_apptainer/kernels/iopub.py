@@ -54,14 +54,14 @@ class IopubListener:
 
     def _note(self, frames: Sequence[bytes]) -> None:
         try:
-            start = frames.index(_DELIMITER) + 2
-            header, parent, _, content = (json.loads(frame) for frame in frames[start : start + 4])
-            if header["msg_type"] != "status" or parent.get("msg_type") != "execute_request":
-                return
-            if content["execution_state"] == "busy":
-                self._running[parent["msg_id"]] = parent
-            else:
-                self._running.pop(parent["msg_id"], None)
+            header, parent, _, content = frames[frames.index(_DELIMITER) + 2 :][:4]
+            match json.loads(header)["msg_type"]:
+                case "execute_input":
+                    # Not sent for requests that no cell belongs to.
+                    found = json.loads(parent)
+                    self._running[found["msg_id"]] = found
+                case "status" if json.loads(content)["execution_state"] == "idle":
+                    self._running.pop(json.loads(parent).get("msg_id"), None)
         except (ValueError, KeyError, AttributeError):
             # Not the protocol that we know; then we know of no cell.
             return

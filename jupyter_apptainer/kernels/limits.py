@@ -24,7 +24,7 @@ from .wishes import UNLIMITED, ResourcesWish
 # Memory is filled at some 6 GiB/s at most by one thread (measured with huge pages); programs that share the work are quicker.
 _GROWTH_BYTES_PER_S = 8 << 30
 _SHORTEST_S, _LONGEST_S = 0.05, 1.0
-_SHARE = 0.05
+_SHARE = 0.1
 # A warning is given again after so much was freed.
 _REARM_AT = 0.8
 _DYING_S = 5.0
@@ -98,15 +98,17 @@ class LimitWatch:
 
     def look(self) -> float:
         """Look once, act where a limit is passed, and return the seconds until the next look."""
-        began = time.monotonic()
+        began = time.thread_time()
         members = self._processes.read()
+        cost_s = time.thread_time() - began
         self._forget_gone(members)
         wait_s = _LONGEST_S
         if self._plan.memory_bytes is not None:
             wait_s = self._look_at_memory(members, self._plan.memory_bytes)
         if self._counts_pids:
             wait_s = min(wait_s, self._look_at_pids(members))
-        return max(wait_s, (time.monotonic() - began) / _SHARE)
+        # The exact sums are few, but take long: they may use half of the time.
+        return max(wait_s, cost_s / _SHARE, time.thread_time() - began)
 
     def _forget_gone(self, members: Sequence[MemberUsage]) -> None:
         now, there = time.monotonic(), {member.pid for member in members}

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from jupyter_client.manager import KernelManager
 from nbclient.exceptions import DeadKernelError
+from traitlets.config import Config
 
 from jupyter_apptainer.kernels.gpu_trial import try_gpu
 from jupyter_apptainer.kernels.guard import PREFIX
@@ -17,6 +19,7 @@ from tests.integration.conftest import TIMEOUT_S, MakeKernelspec, RunningKernel,
 from tests.integration.server import Channels, Server
 from tests.integration.test_clients import build_notebook, execute
 
+SIZE = r"\d+(?:\.\d)? [MG]iB"
 LIMITED = {"nv": False, "resources": {"memory": "400M", "pids": 60, "cpus": 1}}
 # Filled in steps, so that it is seen on its way and not only when it is too late.
 BYTES = 'bytearray(b"x" * (8 << 20))'
@@ -58,19 +61,22 @@ def test_a_child_that_takes_all_memory_is_named_and_ended_and_the_kernel_goes_on
     assert re.search(rf"^{PREFIX}memory: 3\d\d MiB of 400 MiB in use, most of it by python", reply.text, re.M), (
         reply.text
     )
-    ended = r"out of memory at \d+ MiB, limit 400 MiB: python \(pid \d+, \d+ MiB\) was ended, the kernel goes on"
+    ended = rf"out of memory at {SIZE}, limit 400 MiB: python \(pid \d+, {SIZE}\) was ended, the kernel goes on"
     # The last line may come after the cell's end.
     assert re.search(ended, reply.text + limited.run("import time; time.sleep(0.5)").text)
     assert re.search(ended, caplog.text)
     assert limited.value("precious") == 42
 
 
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
 def test_a_kernel_that_takes_all_memory_dies_saying_so_and_can_be_restarted(
-    limited: RunningKernel, caplog: pytest.LogCaptureFixture
+    start_kernel: StartKernel, caplog: pytest.LogCaptureFixture, transport: str
 ) -> None:
+    manager = KernelManager(config=Config({"ApptainerConfig": {"transport": transport}}))
+    limited = start_kernel(LIMITED, manager=manager)
     instance = limited.instance
     text = wait_dead(limited, limited.client.execute(f"import numpy\n{HOG.replace(BYTES, 'numpy.ones(1 << 20)')}"))
-    said = r"out of memory at \d+(\.\d)? [MG]iB, limit 400 MiB: the kernel \(pid \d+, \d+(\.\d)? [MG]iB\) was ended"
+    said = rf"out of memory at {SIZE}, limit 400 MiB: the kernel \(pid \d+, {SIZE}\) was ended"
     assert re.search(rf"^{PREFIX}{said}$", text, re.M), text
     assert re.search(said, caplog.text)
     assert [record.levelname for record in caplog.records if "was ended" in record.message] == ["ERROR"]
