@@ -48,6 +48,8 @@ from .plan import INSTANCE_LOG, KERNEL_LOG, SESSION_SCRIPT, SHIM, LaunchPlan
 # A second interrupt within this time means that the first one had no effect.
 ESCALATION_S = 2.0
 _LOG_BYTES = 20_000
+# The guard of a kernel ends with it, usually at once.
+_GLANCE_S = 0.05
 _HERE = Path(__file__).parent
 _open_kernels: set[ContainerKernel] = set()
 
@@ -307,10 +309,11 @@ class ContainerKernel:
         if self._starter_program is not None:
             # Reaps it: it ends about 200 ms after the instance is up.
             self._starter_program.poll()
-        if self._guard is not None and self._guard.is_alive():
-            # It ends with the kernel, a moment later where it has to say why.
+        returncode = None if self.process is None else self.process.poll()
+        if returncode is not None and self._guard is not None and not self._guard.finish(_GLANCE_S):
+            # It says why, and a restart would cut that short.
             return None
-        return None if self.process is None else self.process.poll()
+        return returncode
 
     async def wait(self) -> int:
         """Wait until the kernel's process has ended, reap it, and return its exit status."""

@@ -107,9 +107,10 @@ class KernelGuard(threading.Thread):
         self._is_dismissed = True
         self._wake()
 
-    def finish(self) -> None:
-        """Wait until all is said."""
-        self.join(_LAST_WORDS_S)
+    def finish(self, timeout_s: float = _LAST_WORDS_S) -> bool:
+        """Wait until all is said, or so long; returns whether it is."""
+        self.join(timeout_s)
+        return not self.is_alive()
 
     def run(self) -> None:
         """The thread."""

@@ -192,4 +192,5 @@ class LimitWatch:
 
 
 def _find_biggest(members: Sequence[MemberUsage]) -> MemberUsage:
-    return max(members, key=lambda member: member.memory_bytes)
+    """Process 1 holds the container together, and nothing else."""
+    return max(members, key=lambda member: (member.pid != 1, member.memory_bytes))

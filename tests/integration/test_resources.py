@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import textwrap
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from jupyter_client.manager import KernelManager
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
+from jupyter_apptainer.instances.oom import OomRecord
 from jupyter_apptainer.kernels.gpu_trial import try_gpu
 from jupyter_apptainer.kernels.guard import PREFIX
 from tests.integration.conftest import TIMEOUT_S, MakeKernelspec, RunningKernel, StartKernel
@@ -129,6 +131,29 @@ def test_processes_and_processors_are_limited(limited: RunningKernel, caplog: py
     else:
         assert "processes and threads, limit 60: sleep (pid" in caplog.text
     assert limited.value("subprocess.run(['true']).returncode") == 0
+
+
+def test_a_killed_kernel_blames_memory_only_where_linux_counted_it(
+    kernel: RunningKernel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The counter is a stand-in: Linux' out-of-memory killer cannot be called without a cgroup of one's own."""
+    counter = tmp_path / "memory.events"
+    for count, is_blamed in ((0, False), (1, True)):
+        runner = kernel.provisioner.kernel
+        assert runner is not None
+        assert runner._guard is not None
+        counter.write_text(f"oom 1\noom_kill {count}\n")
+        runner._guard._oom = OomRecord(counter, "/job_7", 0)
+        found = runner.find_kernel()
+        assert found is not None
+        msg_id = kernel.begin("import time; time.sleep(60)")
+        os.kill(found.pid, signal.SIGKILL)
+        text = wait_dead(kernel, msg_id)
+        reason = "the kernel was killed, probably because memory ran out: Linux' out-of-memory killer was at work in"
+        assert (reason in text) is is_blamed, text
+        assert (f"{reason} its cgroup, /job_7" in caplog.text) is is_blamed
+        kernel.manager.restart_kernel(now=True)
+        kernel.client.wait_for_ready(timeout=TIMEOUT_S)
 
 
 def test_a_notebook_that_ran_out_of_memory_keeps_the_reason(make_kernelspec: MakeKernelspec, tmp_path: Path) -> None:
