@@ -29,7 +29,6 @@ class IopubListener:
         self._context = zmq.Context()
         self._running: dict[str, dict[str, Any]] = {}
         self.socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB)
-        self.socket.linger = 0
         if connection.get("curve_publickey"):
             self.socket.curve_publickey, self.socket.curve_secretkey = zmq.curve_keypair()
             self.socket.curve_serverkey = _to_bytes(connection["curve_publickey"])
@@ -75,6 +74,8 @@ class IopubListener:
             key=_to_bytes(self._connection.get("key") or b""),
             signature_scheme=self._connection.get("signature_scheme") or "hmac-sha256",
         )
+        # Or we would be the first of our own listeners.
+        self.socket.close(linger=0)
         with self._context.socket(zmq.XPUB) as channel:
             channel.linger = int(_QUIET_S * 1000)
             channel.setsockopt(zmq.XPUB_VERBOSE, 1)
@@ -98,7 +99,9 @@ class IopubListener:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._context.destroy(linger=int(_QUIET_S * 1000))
+        self.socket.close(linger=0)
+        # Waits for what the channel still has to send, if there was one.
+        self._context.term()
 
 
 def _to_bytes(value: str | bytes) -> bytes:
