@@ -114,6 +114,9 @@ class KernelGuard(threading.Thread):
 
     def run(self) -> None:
         """The thread."""
+        # A signal that Linux handed to this thread would wait until the main thread wakes for another reason: a server that is
+        # asked to end would not.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             if self._plan.is_rlimit_used and self._plan.pids is not None:
                 limit_tasks(self._kernel, self._plan.pids)
