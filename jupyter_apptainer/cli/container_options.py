@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from contextlib import suppress
 
 from ..errors import SpecError
 from ..kernels.fields import FIELDS, is_uri, join_words, split_words
@@ -30,6 +31,9 @@ def add_container_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--isolation", choices=["default", "contain", "containall"], help=FIELDS["isolation"].description
     )
+    group.add_argument("--memory", metavar="SIZE", help="limit of the kernel's memory, as in 4G or 512M")
+    group.add_argument("--cpus", metavar="N", help="number of processors that the kernel may use, as in 2")
+    group.add_argument("--pids", metavar="N", help="limit of the kernel's processes and threads, as in 512")
     group.add_argument("--network", choices=["host", "none"], help=FIELDS["network"].description)
     group.add_argument(
         "--command", metavar="WORDS", help=FIELDS["command"].description + " All words in one pair of quotes."
@@ -59,6 +63,9 @@ def build_config(arguments: argparse.Namespace) -> dict[str, object]:
         config["env"] = dict(_split_env(word) for word in arguments.env)
     if arguments.home is not None:
         config["home"] = arguments.home if arguments.home in ("host", "none") else make_absolute(arguments.home)
+    limits = {name: getattr(arguments, name) for name in ("cpus", "memory", "pids")}
+    if any(limit is not None for limit in limits.values()):
+        config["resources"] = {name: _read_number(limit) for name, limit in limits.items() if limit is not None}
     if arguments.command is not None:
         config["command"] = _split_command(arguments.command)
     for option, field in (("inherit_env", "inherit_env"), ("extra_flag", "extra_flags")):
@@ -89,6 +96,14 @@ def _split_env(word: str) -> tuple[str, str]:
             f"--env {word!r} has no value, expected NAME=VALUE", hint=f"`--inherit-env {name}` takes the server's"
         )
     return name, value
+
+
+def _read_number(word: str) -> object:
+    """A number where it is one; anything else is the field's to judge."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(word)
+    return word
 
 
 def _split_command(words: str) -> list[str]:

@@ -51,13 +51,15 @@ examples:
   jupyter apptainer kernel add box ./r.sif --like ir
   jupyter apptainer kernel add work --from-command 'apptainer exec --nv -B /data ./work.sif python train.py'
   jupyter apptainer kernel add work --from-script job.sh --dry-run
+  jupyter apptainer kernel add small ./lab.sif --memory 4G --cpus 2 --pids 512
 """
 _EDIT_EXAMPLES = """
-Options that can be repeated replace all earlier values, but --env, which adds to them.
+Options that can be repeated replace all earlier values, but --env, which adds to them. --unset resources takes all limits away.
 
 examples:
   jupyter apptainer kernel edit torch --image ~/images/torch-2.sif
   jupyter apptainer kernel edit torch --env OMP_NUM_THREADS=8 --unset binds
+  jupyter apptainer kernel edit torch --memory 16G --cpus 4
 """
 
 
@@ -209,8 +211,8 @@ def _add(arguments: argparse.Namespace) -> int:
 def _edit(arguments: argparse.Namespace) -> int:
     found = get_kernelspec(arguments.name)
     changes = build_config(arguments)
-    if "env" in changes:
-        changes["env"] = {**dict(found.config.get("env") or {}), **dict(changes["env"])}  # type: ignore[call-overload]  # checked when written
+    for field in changes.keys() & {"env", "resources"}:
+        changes[field] = {**dict(found.config.get(field) or {}), **dict(changes[field])}  # type: ignore[call-overload]  # checked when written
     changes |= dict.fromkeys(arguments.unset)
     merged = {name: value for name, value in {**found.config, **changes}.items() if value is not None}
     spec = parse_container_spec(merged, origin=f"the kernel {arguments.name}")

@@ -33,6 +33,7 @@ class ContainerOptions:
 
     overlays: as the engine takes them, `FILE` or `FILE:ro`. home: None for the engine's default, "none", or `SRC:DEST`.
     isolation: "default", "contain" or "containall". network: "host" or "none". extra: further flags, as typed.
+    memory_bytes, cpus, pids: limits of a cgroup, which not every host lets the engine make.
     """
 
     binds: tuple[Bind, ...] = ()
@@ -46,6 +47,9 @@ class ContainerOptions:
     isolation: Literal["default", "contain", "containall"] = "default"
     network: Literal["host", "none"] = "host"
     workdir: str | None = None
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
     extra: tuple[str, ...] = ()
 
 
@@ -98,6 +102,9 @@ def build_container_flags(engine: EngineInfo, options: ContainerOptions) -> tupl
     flags += ["--nv"] if options.nv else []
     flags += ["--rocm"] if options.rocm else []
     flags += ["--writable-tmpfs"] if options.writable_tmpfs else []
+    limits = (("--memory", options.memory_bytes), ("--cpus", options.cpus), ("--pids-limit", options.pids))
+    for flag, limit in limits:
+        flags += [flag, str(limit)] if limit is not None else []
     for overlay in options.overlays:
         flags += ["--overlay", overlay]
     for bind in options.binds:

@@ -34,17 +34,22 @@ from ..errors import (
 from ..images.probe import is_python_command
 from ..instances.janitor import end_entry, remove_tree
 from ..instances.model import FUSE_HELPERS, Instance, LedgerEntry
+from ..instances.oom import OomRecord
 from ..instances.process import ProcessIdentity, find_descendants, iter_stats, read_children, read_namespace, read_stat
 from ..instances.start import EngineFolders, is_healthy, start_instance
 from ..instances.watch import wait_readable, watch_exit
 from ..places import Places, make_private_dir
 from . import connection as connections
+from .guard import KernelGuard, start_guard
+from .limits import running_on
 from .outcome import explain_end
 from .plan import INSTANCE_LOG, KERNEL_LOG, SESSION_SCRIPT, SHIM, LaunchPlan
 
 # A second interrupt within this time means that the first one had no effect.
 ESCALATION_S = 2.0
 _LOG_BYTES = 20_000
+# The guard of a kernel ends with it, usually at once.
+_GLANCE_S = 0.05
 _HERE = Path(__file__).parent
 _open_kernels: set[ContainerKernel] = set()
 
@@ -81,6 +86,7 @@ class ContainerKernel:
         self._log_start = 0
         self._interrupts: list[float] = []
         self._entry: LedgerEntry | None = None
+        self._guard: KernelGuard | None = None
 
     # --- start
 
@@ -90,12 +96,16 @@ class ContainerKernel:
         connection: content of the client's connection file.
         Raises an ApptainerError that says why; a failed start of an instance leaves nothing.
         """
+        if self._guard is not None:
+            await asyncio.to_thread(self._end_guard)
         await self._ensure_instance(timeout_s)
         connections.remove_sockets(connection)
         connections.write_twin(self.plan.connection_file, connection)
         began = time.monotonic()
         self._kernel = None
         self._interrupts.clear()
+        # The kernel will live in our own cgroup, or below it.
+        oom = OomRecord.note(os.getpid())
         with open(self._path(KERNEL_LOG), "ab", opener=_private) as log:
             command = build_exec(
                 self.plan.engine,
@@ -106,13 +116,26 @@ class ContainerKernel:
                 cwd=self.plan.cwd,
             )
             self._log_start = log.tell()
-            self.process = spawn(command, stdout=log, stderr=log)
+            with running_on(self.plan.resources.processors):
+                self.process = spawn(command, stdout=log, stderr=log)
         if not self._helpers:
             # While the kernel comes up: its instance is complete now.
             self._helpers = self._find_helpers()
         if not await connections.wait_listening(connection, self.process, timeout_s):
-            await self._give_up(timeout_s)
+            await self._give_up(timeout_s, oom)
         self.phases["connect"] = time.monotonic() - began
+        self._start_guard(connection)
+
+    def _start_guard(self, connection: Mapping[str, Any]) -> None:
+        kernel = self.find_kernel()
+        if kernel is not None and self.process is not None:
+            self._guard = start_guard(kernel, self.process, self.plan, self._environ, connection, self.log)
+
+    def _end_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.dismiss()
+            guard.finish()
 
     async def _ensure_instance(self, timeout_s: float) -> None:
         if self.instance is not None:
@@ -193,7 +216,7 @@ class ContainerKernel:
         script = SHIM if is_python_command(self.plan.kernel_command) else SESSION_SCRIPT
         shutil.copyfile(_HERE / script, self._path(script))
 
-    async def _give_up(self, timeout_s: float) -> None:
+    async def _give_up(self, timeout_s: float, oom: OomRecord) -> None:
         """The kernel does not listen: end it, say why. The caller decides about the instance."""
         assert self.process is not None
         returncode = self.process.poll()
@@ -205,7 +228,7 @@ class ContainerKernel:
                 hint="raise `ApptainerConfig.start_timeout_s` where the machine is slow, or look at the last lines",
                 log_tail=self.read_log(),
             )
-        raise explain_end(self.plan, self.instance, returncode, self.read_log())
+        raise explain_end(self.plan, self.instance, returncode, self.read_log(), oom)
 
     def read_log(self) -> list[str]:
         """Return the last lines that the kernel's process printed itself, since its own start."""
@@ -267,6 +290,8 @@ class ContainerKernel:
 
     def kill(self) -> None:
         """End the kernel and everything it started, at once. The instance stays."""
+        if self._guard is not None:
+            self._guard.dismiss()
         kernel = self.find_kernel()
         if kernel is None:
             if self.process is not None and self.process.poll() is None:
@@ -284,7 +309,11 @@ class ContainerKernel:
         if self._starter_program is not None:
             # Reaps it: it ends about 200 ms after the instance is up.
             self._starter_program.poll()
-        return None if self.process is None else self.process.poll()
+        returncode = None if self.process is None else self.process.poll()
+        if returncode is not None and self._guard is not None and not self._guard.finish(_GLANCE_S):
+            # It says why, and a restart would cut that short.
+            return None
+        return returncode
 
     async def wait(self) -> int:
         """Wait until the kernel's process has ended, reap it, and return its exit status."""
@@ -294,6 +323,8 @@ class ContainerKernel:
         with watch_exit(process.pid) as ended:
             while (returncode := process.poll()) is None:
                 await wait_readable([ended], 60.0)
+        if self._guard is not None:
+            await asyncio.to_thread(self._guard.finish)
         return returncode
 
     # --- end
@@ -304,6 +335,7 @@ class ContainerKernel:
 
     def stop_now(self) -> None:
         """The same, blocking; usually some 20 ms."""
+        self._end_guard()
         entry = self._entry
         if entry is not None and not end_entry(self.places, replace(entry, instance=self.instance)):
             self.log.error("Could not end instance %s; `jupyter apptainer gc` will try again", self.plan.instance_name)

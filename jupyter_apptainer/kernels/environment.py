@@ -36,6 +36,8 @@ ALLOWED: tuple[tuple[str, str], ...] = (
     ("ROCR_VISIBLE_DEVICES", "the GPUs given to you"),
     ("HIP_VISIBLE_DEVICES", "the GPUs given to you"),
     ("GPU_DEVICE_ORDINAL", "the GPUs given to you"),
+    ("ZE_AFFINITY_MASK", "the GPUs given to you"),
+    ("ONEAPI_DEVICE_SELECTOR", "the GPUs given to you"),
     ("SLURM_*", "the job that this runs in"),
     ("OMP_NUM_THREADS", "number of threads"),
     ("OMP_PLACES", "number of threads"),

@@ -15,7 +15,9 @@ from .layers import Setting
 from .plan import LaunchPlan, PlannedFile
 
 _HERE = Path(__file__).parent
-_FLAGS_WITH_VALUE = frozenset({"--mount", "--overlay", "--workdir", "--home", "--network", "--pwd"})
+_FLAGS_WITH_VALUE = frozenset(
+    {"--mount", "--overlay", "--workdir", "--home", "--network", "--pwd", "--memory", "--cpus", "--pids-limit"}
+)
 
 
 def render_plan(plan: LaunchPlan, settings: Sequence[Setting] = (), *, unset: Sequence[str] = ()) -> str:
@@ -52,6 +54,9 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
         yield "# What was wished, and by whom:"
     for setting in settings:
         yield f"#   {setting.name} = {_in_comment(setting.value)}  ({_in_comment(setting.origin)})"
+    yield f"# GPU: {_in_comment(plan.gpu.note)}."
+    for note in plan.resources.notes:
+        yield f"# Limits: {_in_comment(note)}."
     yield "set -eu"
     yield "umask 077"
     yield ""
@@ -90,6 +95,9 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
     yield ""
     yield "# The kernel. Where there is no connection file, ipykernel makes one; in another terminal then:"
     yield f"#   jupyter console --existing {shlex.quote(plan.connection_file)}"
+    if plan.resources.processors:
+        processors = ",".join(map(str, plan.resources.processors))
+        yield f"taskset --cpu-list --pid {processors} $$  # what follows runs on these processors"
     yield _render_command(plan.kernel_argv)
 
 

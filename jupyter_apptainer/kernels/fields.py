@@ -15,6 +15,7 @@ from typing import Any
 
 from ..engine.command import REDACTED, is_secret_name
 from ..errors import SpecError
+from .resource_field import RESOURCES_SCHEMA, parse_resources, write_resources
 from .wishes import BindWish, OverlayWish
 
 URI_SCHEMES = ("docker", "oras", "library")
@@ -37,7 +38,6 @@ _SHOWN_CHARACTERS = 100
 
 # Fields of later versions, with the values that ask for nothing.
 UNBUILT: Mapping[str, tuple[object, ...]] = {
-    "resources": ({}, None),
     "instance": ("kernel",),
     "preload": ([], None),
     "scheduler": (None,),
@@ -327,6 +327,12 @@ FIELDS: Mapping[str, FieldRow] = {
         },
         _parse_command,
         list,
+    ),
+    "resources": FieldRow(
+        "Limits: memory (4G, 512M), cpus (2), pids (512: processes and threads).",
+        RESOURCES_SCHEMA,
+        parse_resources,
+        write_resources,
     ),
     "network": FieldRow("host, or none for no network at all.", {"enum": ["host", "none"]}, _choice("host", "none")),
     "extra_flags": FieldRow(

@@ -16,13 +16,16 @@ from ..errors import (
     ProgramNotFound,
 )
 from ..instances.model import Instance
+from ..instances.oom import OomRecord
 from .plan import LaunchPlan
 
 
-def explain_end(plan: LaunchPlan, instance: Instance | None, returncode: int, lines: Sequence[str]) -> ApptainerError:
+def explain_end(
+    plan: LaunchPlan, instance: Instance | None, returncode: int, lines: Sequence[str], oom: OomRecord
+) -> ApptainerError:
     """Say why the kernel's process ended.
 
-    returncode: its exit status, negative for a signal. lines: what it printed itself, oldest first.
+    returncode: its exit status, negative for a signal. lines: what it printed itself, oldest first. oom: noted at its start.
     """
     text = "\n".join(lines)
     if instance is not None and not instance.init.is_alive():
@@ -44,6 +47,13 @@ def explain_end(plan: LaunchPlan, instance: Instance | None, returncode: int, li
         if isinstance(found, ProgramNotFound):
             return ImageLacksPython(found.message, hint=found.hint, log_tail=lines)
         return found
+    evidence = oom.explain() if returncode == -signal.SIGKILL else ""
+    if evidence:
+        return KernelDied(
+            f"the kernel in {plan.image} was killed before it listened, probably because memory ran out: {evidence}",
+            hint="give the job or session more memory, or use less in what starts with the kernel",
+            log_tail=lines,
+        )
     how = (
         f"was ended by signal {signal.Signals(-returncode).name}"
         if returncode < 0

@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..engine.host.gpu import NO_NVIDIA, Nvidia
 from ..engine.locate import EngineInfo
 from ..engine.options import Bind, ContainerOptions, build_exec, build_instance_start
 from ..errors import SpecError
 from ..images.probe import LENT_DIR, count_interpreter_words, is_python_command
 from .environment import EnvEntry, plan_environment
+from .gpu import GpuPlan, plan_gpu
+from .resources import NO_LIMITS, UNKNOWN_HOST, Host, ResourcePlan, plan_resources
 from .spec import ContainerSpec, OverlayWish
 
 SHIM = "shim.py"
@@ -50,6 +53,7 @@ class LaunchPlan:
 
     instance_argv / kernel_argv: the exact engine command lines; env: what the kernel sees; files: made before the start.
     private_dir (sockets, connection file, log) and scratch_dir (the kernel's /tmp) are removed after the end.
+    resources: limits, and the way in which each will hold. gpu: what was looked for and found.
     """
 
     engine: EngineInfo
@@ -67,6 +71,8 @@ class LaunchPlan:
     warnings: tuple[str, ...]
     instance_argv: tuple[str, ...]
     kernel_argv: tuple[str, ...]
+    resources: ResourcePlan
+    gpu: GpuPlan
 
     @property
     def binds(self) -> tuple[Bind, ...]:
@@ -84,7 +90,7 @@ class LaunchContext:
     """What the plan has to know of this machine and of the request.
 
     cwd: the notebook's folder. home: HOME of the user; engine_home: the home in passwd(5), which the engine mounts by itself. environ: the server's variables and the request's. kernelspec_env: `env` at the
-    top of kernel.json. has_nvidia: a GPU's device node is there. extra_arguments: appended to the kernel's command.
+    top of kernel.json. nvidia: what was found of a GPU. host: what limits can build on. extra_arguments: appended to the kernel's command.
     private_dir, scratch_dir: will be made for this kernel. lent: a folder with an ipykernel for an image that has none. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
 
@@ -100,8 +106,9 @@ class LaunchContext:
     matplotlib_dir: str
     environ: Mapping[str, str]
     kernelspec_env: Mapping[str, str] = field(default_factory=dict)
-    has_nvidia: bool = False
     lent: str | None = None
+    nvidia: Nvidia = NO_NVIDIA
+    host: Host = UNKNOWN_HOST
     extra_arguments: tuple[str, ...] = ()
 
 
@@ -112,7 +119,10 @@ def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan
     """
     files: list[PlannedFile] = []
     warnings: list[str] = []
-    options = _plan_options(spec, context, files, warnings)
+    gpu = plan_gpu(spec.nv, context.nvidia)
+    resources = plan_resources(spec.resources, context.host, context.instance_name)
+    warnings += [gpu.problem] if gpu.problem else []
+    options = _plan_options(spec, context, files, gpu, resources)
     command = _plan_command(spec, context)
     env = _plan_env(spec, context)
     start = build_instance_start(context.engine, spec.image, context.instance_name, options, {})
@@ -135,26 +145,29 @@ def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan
         warnings=tuple(warnings),
         instance_argv=start.argv,
         kernel_argv=run.argv,
+        resources=resources,
+        gpu=gpu,
     )
 
 
 def _plan_options(
-    spec: ContainerSpec, context: LaunchContext, files: list[PlannedFile], warnings: list[str]
+    spec: ContainerSpec, context: LaunchContext, files: list[PlannedFile], gpu: GpuPlan, resources: ResourcePlan
 ) -> ContainerOptions:
     overlays, needs_tmpfs = _plan_overlays(spec.overlays, context, files)
-    nv = context.has_nvidia if spec.nv == "auto" else bool(spec.nv)
-    if spec.nv is True and not context.has_nvidia:
-        warnings.append("`nv` is true, but no NVIDIA device is there: the kernel starts without a GPU")
+    limits = resources if resources.is_cgroup_used else NO_LIMITS
     home = _plan_home(spec, context, files)
     return ContainerOptions(
         binds=_plan_binds(spec, context, files),
         overlays=overlays,
-        nv=nv,
+        nv=gpu.nv,
         rocm=spec.rocm,
         writable_tmpfs=needs_tmpfs,
         home=home,
         isolation=spec.isolation,
         network=spec.network,
+        memory_bytes=limits.memory_bytes,
+        cpus=limits.cpus,
+        pids=limits.pids,
         extra=spec.extra_flags,
     )
 

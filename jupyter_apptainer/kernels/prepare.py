@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..config import ApptainerConfig
+from ..engine.host.gpu import NO_NVIDIA, find_nvidia
 from ..engine.locate import EngineInfo, get_engine
 from ..engine.step import OnProgress
 from ..errors import (
@@ -34,6 +35,7 @@ from ..places import Places, find_places
 from .connection import fits_socket
 from .layers import Setting
 from .lent import load_known, needs_ipykernel, probe_kernel
+from .limits import look_at_host
 from .plan import LaunchContext, LaunchPlan, build_launch_plan
 from .settle import settle_spec
 from .spec import ContainerSpec, OverlayWish, is_uri
@@ -41,8 +43,6 @@ from .spec import ContainerSpec, OverlayWish, is_uri
 _NOT_FETCHED = (
     "the image has no ipykernel: the first start fetches one to lend it, which adds `--lent` and a bind to these lines"
 )
-# Device nodes that exist where an NVIDIA driver is loaded.
-_NVIDIA_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,9 @@ def prepare_launch(
         scratch_dir=str(places.scratch / token),
         environ=environ,
         kernelspec_env=kernelspec_env or {},
-        has_nvidia=any(os.path.exists(node) for node in _NVIDIA_NODES),
         lent=probe.lent if probe else None,
+        nvidia=find_nvidia() if spec.nv is not False else NO_NVIDIA,
+        host=look_at_host(spec.resources, engine, environ),
         extra_arguments=tuple(extra_arguments),
         ipython_dir=str(places.data / "ipython"),
         matplotlib_dir=str(places.cache / "matplotlib"),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from .expand import resolve_path
 from .fields import FIELDS, UNBUILT, Problems, is_uri, split_digest
-from .wishes import BindWish, OverlayWish
+from .wishes import UNLIMITED, BindWish, OverlayWish, ResourcesWish
 
 Nv = Literal["auto", True, False]
 Isolation = Literal["default", "contain", "containall"]
@@ -29,6 +29,7 @@ __all__ = [
     "Network",
     "Nv",
     "OverlayWish",
+    "ResourcesWish",
     "build_json_schema",
     "is_uri",
     "parse_container_spec",
@@ -53,6 +54,7 @@ class ContainerSpec:
     home: str = "host"
     isolation: Isolation = "default"
     command: tuple[str, ...] = PYTHON_COMMAND
+    resources: ResourcesWish = UNLIMITED
     network: Network = "host"
     extra_flags: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""The parts of a wish that have more than one word: a bind and an overlay, as a kernel's configuration asks for them."""
+"""The parts of a wish that have more than one word: a bind, an overlay, limits, as a kernel's configuration asks for them."""
 
 from __future__ import annotations
 
@@ -22,3 +22,15 @@ class OverlayWish:
     kind: Literal["file", "tmpfs"]
     path: str = ""
     is_read_only: bool = False
+
+
+@dataclass(frozen=True)
+class ResourcesWish:
+    """Limits; None is none. cpus may be a fraction; pids counts threads too, as cgroups do."""
+
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    pids: int | None = None
+
+
+UNLIMITED = ResourcesWish()

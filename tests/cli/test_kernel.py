@@ -76,6 +76,7 @@ def test_add_takes_every_setting(cli: Cli, tmp_path: Path) -> None:
         *("-B", "d:/d:ro", "--bind", "~/e", "-B", "/a\\:b:/c", "--overlay", "o.img", "--overlay", "/p.img:ro"),
         *("--env", "A=x=y, z", "--env", "B=", "--inherit-env", "SLURM_*", "--home", "./h", "--isolation", "contain"),
         *("--network", "none", "--extra-flag=--hostname=x", "--extra-flag=--no-init", "--display-name", "My lab"),
+        *("--memory", "4G", "--cpus", "2", "--pids", "512"),
         *("--command", "R -e 'f(1)' --args {connection_file}", "--language", "R"),
     )
     assert read_config("lab") == {
@@ -89,6 +90,7 @@ def test_add_takes_every_setting(cli: Cli, tmp_path: Path) -> None:
         "home": f"{tmp_path}/h",
         "isolation": "contain",
         "command": ["R", "-e", "f(1)", "--args", "{connection_file}"],
+        "resources": {"cpus": 2, "memory": "4G", "pids": 512},
         "network": "none",
         "extra_flags": ["--hostname=x", "--no-init"],
     }
@@ -106,6 +108,9 @@ def test_add_takes_every_setting(cli: Cli, tmp_path: Path) -> None:
         (["lab", "IMAGE", "-B", "/no/such/folder"], 1, "/no/such/folder"),
         (["lab", "IMAGE", "--overlay", "no.img"], 1, "no.img"),
         (["lab", "IMAGE", "--env", "A"], 2, "--inherit-env A"),
+        (["lab", "IMAGE", "--memory", "lots"], 2, 'resources.memory: "lots"'),
+        (["lab", "IMAGE", "--cpus", "-1"], 2, "resources.cpus: -1"),
+        (["lab", "IMAGE", "--pids", "many"], 2, 'resources.pids: "many"'),
         (["lab", "IMAGE", "--command", "python 'x"], 2, "cannot be split"),
         (["lab", "IMAGE", "--command", "python -m ipykernel_launcher"], 2, "{connection_file}"),
         (["lab", "IMAGE", "--command", "python9 {connection_file}"], 1, "there is no python9"),
@@ -205,6 +210,30 @@ def test_edit_changes_settings(cli: Cli, starter_image: Path, engine: EngineInfo
     cli("edit", "lab", "--unset", "image", code=2)
     cli("edit", "lab", "--home", "hots", "--overlay", "a", "--overlay", "b", code=2)
     assert "overlays" in cli.err
+
+
+def test_edit_changes_one_limit_and_leaves_the_others(cli: Cli) -> None:
+    cli("add", "lab", "lab.sif", "--no-check", "--memory", "4G", "--cpus", "1.5")
+    cli("edit", "lab", "--memory", "8G", "--pids", "512")
+    assert read_config("lab")["resources"] == {"memory": "8G", "cpus": 1.5, "pids": 512}
+    cli("edit", "lab", "--unset", "resources")
+    assert "resources" not in read_config("lab")
+
+
+def test_explain_says_how_limits_will_hold_and_what_was_found_of_a_gpu(
+    cli: Cli, engine: EngineInfo, starter_image: Path
+) -> None:
+    cli("add", "lab", starter_image, "--no-check", "--memory", "4G", "--pids", "512", "--nv", "true")
+    script = cli("explain", "lab")
+    report = cli.json("explain", "lab")
+    assert report["resources"]["memory_bytes"] == 4 << 30
+    assert len(report["resources"]["notes"]) == 3
+    for note in (*report["resources"]["notes"], report["gpu"]["note"]):
+        assert note in script
+    if not Path("/run/systemd/system").exists():
+        assert "no cgroup for this kernel: systemd does not run this machine" in script
+        assert ("RLIMIT_NPROC" in script) is (os.getuid() != 0)
+    assert "device files: " in script
 
 
 def test_remove_asks_first(cli: Cli, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

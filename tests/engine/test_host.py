@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_apptainer.engine import host
-from jupyter_apptainer.engine.host import Probe, gpu, namespaces, storage
+from jupyter_apptainer.engine.host import Probe, gpu, namespaces, scope, storage
 from jupyter_apptainer.engine.host import engine as engines
 from jupyter_apptainer.engine.locate import Capabilities, EngineInfo
 from jupyter_apptainer.places import Places
@@ -360,11 +360,42 @@ def test_gpu_whose_libraries_are_missing(tmp_path: Path) -> None:
     assert "libcuda.so.1" in probe.detail
 
 
+def test_one_device_of_a_job_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "find_libraries", lambda: frozenset(gpu._LIBRARIES))
+    root = make_tree(tmp_path, {"dev/nvidia0": "", "dev/nvidia1": "", "dev/nvidia-uvm": ""})
+    found = gpu.find_nvidia(root=root)
+    assert (found.devices, found.problem) == (("nvidia0", "nvidia1"), "")
+    (root / "dev/nvidia-uvm").unlink()
+    assert "/dev/nvidia-uvm" in gpu.find_nvidia(root=root).problem
+
+
+def test_windows_subsystem_has_another_device(tmp_path: Path) -> None:
+    assert gpu.find_nvidia(root=make_tree(tmp_path, {"dev/dxg": ""})).devices == ("dxg",)
+
+
 def test_libraries_are_those_of_the_loader() -> None:
     assert "libc.so.6" in gpu.find_libraries()
 
 
 # --- cgroups, /proc, PID 1
+
+
+def test_limits_need_a_scope_that_systemd_really_makes(tmp_path: Path) -> None:
+    """A stand-in for systemd-run, since it cannot work on every machine; it has to be asked for all three limits."""
+    program = tmp_path / "systemd-run"
+    program.write_text('#!/bin/sh\ncase "$*" in *--scope*MemoryMax*CPUQuota*TasksMax*) exit 0;; esac\nexit 1\n')
+    program.chmod(0o755)
+    assert scope.try_scope(str(program)) == ""
+    program.write_text("#!/bin/sh\necho 'Failed to connect to bus: Host is down' >&2\nexit 1\n")
+    assert scope.try_scope(str(program)) == "Failed to connect to bus: Host is down"
+
+
+def test_obstacle_of_this_machine_is_named_unless_there_is_none() -> None:
+    obstacle = scope.find_cgroup_obstacle(os.environ)
+    if not Path("/run/systemd/system").exists():
+        assert obstacle == "systemd does not run this machine"
+    elif host.probe_cgroups(os.environ).status != "ok":
+        assert obstacle
 
 
 def mountinfo(*mounts: tuple[str, str, str]) -> str:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from jupyter_apptainer.engine.host.gpu import NO_NVIDIA, Nvidia
 from jupyter_apptainer.engine.locate import EngineInfo, run_flags
 from jupyter_apptainer.engine.options import Bind
 from jupyter_apptainer.errors import SpecError
 from jupyter_apptainer.images.probe import LENT_DIR
 from jupyter_apptainer.kernels.plan import LaunchContext, LaunchPlan, PlannedFile, build_launch_plan
+from jupyter_apptainer.kernels.resources import Host
 from jupyter_apptainer.kernels.spec import ContainerSpec, parse_container_spec
 
 ENGINE = EngineInfo("/e/apptainer", "apptainer", (1, 4, 5), "1.4.5", "PATH", False, "/e/apptainer.conf", "/e/libexec")
@@ -289,9 +291,22 @@ def test_two_writable_layers_are_refused() -> None:
     ],
 )
 def test_nv(nv: object, has_device: bool, expected: bool, warns: bool) -> None:
-    found = plan({"nv": nv}, has_nvidia=has_device)
+    found = plan({"nv": nv}, nvidia=Nvidia(("nvidia0",), "550.54", ("libcuda.so.1",)) if has_device else NO_NVIDIA)
     assert ("--nv" in found.instance_argv) is expected
     assert bool(found.warnings) is warns
+
+
+def test_limits_are_flags_only_where_the_engine_can_have_a_cgroup() -> None:
+    wish = {"resources": {"memory": "2T", "cpus": 1.5, "pids": 512}}
+    processors = tuple(range(8))
+    found = plan(wish, host=Host(processors, cgroup_obstacle=""))
+    words = " ".join(found.instance_argv)
+    assert "--memory 2199023255552 --cpus 1.5 --pids-limit 512" in words
+    assert not any(word in " ".join(found.kernel_argv) for word in ("--memory", "--cpus", "--pids-limit"))
+    found = plan(wish, host=Host(processors, cgroup_obstacle="no systemd"))
+    assert not {"--memory", "--cpus", "--pids-limit"} & set(found.instance_argv)
+    assert len(found.resources.processors) == 2
+    assert found.resources.notes[0] == "no cgroup for this kernel: no systemd"
 
 
 def test_rocm_and_network() -> None:

@@ -19,7 +19,7 @@ from jupyter_apptainer.errors import ApptainerError, ImageMismatch, ImageNotFoun
 from jupyter_apptainer.kernels import schemas
 from jupyter_apptainer.kernels.kernelspecs import add_kernelspec
 from jupyter_apptainer.kernels.settle import Settled, settle_spec
-from jupyter_apptainer.kernels.spec import BindWish, parse_container_spec
+from jupyter_apptainer.kernels.spec import BindWish, ResourcesWish, parse_container_spec
 from jupyter_apptainer.places import Places
 from tests.images.test_digest import write_image
 
@@ -297,6 +297,14 @@ def test_a_forced_value_can_make_a_kernel_fit_its_policy(desk: Desk) -> None:
         None, ApptainerPolicy={"isolation": "contain"}, ApptainerConfig={"force": {"isolation": "contain"}}
     )
     assert settled.spec.isolation == "contain"
+
+
+def test_limits_of_the_server_replace_the_kernels_and_a_notebook_has_none(desk: Desk) -> None:
+    limits = {"resources": {"memory": "64G", "cpus": 8}}
+    settled = desk.settle(None, limits, ApptainerConfig={"force": {"resources": {"memory": "8G"}}})
+    assert settled.spec.resources == ResourcesWish(memory_bytes=8 << 30)
+    with pytest.raises(PolicyError, match="resources"):
+        desk.settle(limits)
 
 
 def test_a_policy_has_the_last_word_over_forced_values_and_named_binds(desk: Desk) -> None:

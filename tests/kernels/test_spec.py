@@ -55,6 +55,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "home none": {"image": "i", "home": "none"},
     "home folder": {"image": "i", "home": "~/containers/home"},
     "isolation": {"image": "i", "isolation": "containall"},
+    "resources": {"image": "i", "resources": {"memory": "4G", "cpus": 2, "pids": 512}},
+    "resources in other words": {"image": "i", "resources": {"memory": 3 << 30, "cpus": 0.5}},
+    "no resources": {"image": "i", "resources": {}},
     "network": {"image": "i", "network": "none"},
     "command": {"image": "i", "command": R_COMMAND},
     "placeholder within a word": {"image": "i", "command": ["sh", "-c", "exec k -f {connection_file}"]},
@@ -115,7 +118,17 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "null": ({"image": "i", "nv": None}, "nv", '"auto"'),
     "unknown": ({"image": "i", "bind": ["/a"]}, "bind", "expected binds (unknown field)"),
     "unknown and far": ({"image": "i", "zzz": 1}, "zzz", "one of the fields image, nv"),
-    "resources": ({"image": "i", "resources": {"cpus": 2}}, "resources", "not available in this version"),
+    "resources a list": ({"image": "i", "resources": ["4G"]}, "resources", "an object"),
+    "resources unknown": ({"image": "i", "resources": {"mem": "4G"}}, "resources.mem", "expected resources.memory"),
+    "memory without unit": ({"image": "i", "resources": {"memory": "4"}}, "resources.memory", '"4G"'),
+    "memory in words": ({"image": "i", "resources": {"memory": "much"}}, "resources.memory", '"much"'),
+    "memory too small": ({"image": "i", "resources": {"memory": 1024}}, "resources.memory", "at least 128 MiB"),
+    "memory true": ({"image": "i", "resources": {"memory": True}}, "resources.memory", "number of bytes"),
+    "cpus none": ({"image": "i", "resources": {"cpus": 0}}, "resources.cpus", "above 0"),
+    "cpus a string": ({"image": "i", "resources": {"cpus": "2"}}, "resources.cpus", "above 0"),
+    "pids too few": ({"image": "i", "resources": {"pids": 3}}, "resources.pids", "at least 32"),
+    "pids a fraction": ({"image": "i", "resources": {"pids": 64.5}}, "resources.pids", "whole number"),
+    "limit null": ({"image": "i", "resources": {"memory": None}}, "resources.memory", "null, expected a size"),
     "shared instance": ({"image": "i", "instance": "shared:a"}, "instance", "not available in this version"),
     "preload": ({"image": "i", "preload": ["numpy"]}, "preload", "not available in this version"),
     "scheduler": ({"image": "i", "scheduler": {"name": "slurm"}}, "scheduler", "not available in this version"),
@@ -146,6 +159,29 @@ def test_wrong_field_is_named_with_value_and_expectation(config: dict[str, Any],
 @pytest.mark.parametrize(("config", "field", "word"), BAD.values(), ids=BAD)
 def test_schema_refuses_what_the_parser_refuses(config: dict[str, Any], field: str, word: str) -> None:
     assert not is_valid(config)
+
+
+@pytest.mark.parametrize("memory", ["127M", "1K", "0G", "0.1G"])
+def test_memory_that_no_kernel_can_live_in_is_refused(memory: str) -> None:
+    with pytest.raises(SpecError, match="at least 128 MiB"):
+        parse_container_spec({"image": "i", "resources": {"memory": memory}})
+
+
+@pytest.mark.parametrize(
+    ("memory", "bytes_", "written"),
+    [
+        ("4G", 4 << 30, "4G"),
+        ("512m", 512 << 20, "512M"),
+        ("1.5GiB", 3 << 29, "1536M"),
+        ("2T", 2 << 40, "2T"),
+        ("200000K", 200000 << 10, 200000 << 10),
+        (1 << 30, 1 << 30, "1G"),
+    ],
+)
+def test_sizes_are_powers_of_1024(memory: object, bytes_: int, written: object) -> None:
+    spec = parse_container_spec({"image": "i", "resources": {"memory": memory}})
+    assert spec.resources.memory_bytes == bytes_
+    assert to_config(spec)["resources"] == {"memory": written}
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ _DELEGATE = (
 
 
 def probe_cgroups(environ: Mapping[str, str], *, root: Path = ROOT, uid: int | None = None) -> Probe:
-    """Check whether limits (`--memory`, `--cpus`) and the engine's statistics can work. Kernels run without."""
+    """Check whether the engine's limits (`--memory`, `--cpus`) and statistics can work. Kernels are watched without."""
     name = "cgroups"
     uid = os.geteuid() if uid is None else uid
-    without = "no limits on memory or processors; kernels run without"
+    without = "`resources` of kernels are kept by watching them, and the engine has no statistics"
     if not (root / "run/systemd/system").is_dir():
         return Probe(name, "warn", f"systemd does not run this machine: {without}", None)
     if find_mount_type(root, "/sys/fs/cgroup") != "cgroup2":

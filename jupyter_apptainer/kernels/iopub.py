@@ -1,0 +1,108 @@
+"""The kernel's output channel, from the side: which cell runs, and a last word to it after the kernel's end.
+
+A message says which request it belongs to, or front ends show it nowhere. So we listen to the kernel's status, and when the
+kernel is gone, take its place on the channel for the moment that one message needs; clients reconnect by themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import zmq
+
+_DELIMITER = b"<IDS|MSG>"
+# ipykernel's and xeus' names for messages about the state of cells. What cells print has other topics, and is not sent to us.
+_TOPICS = (b"kernel.", b"kernel_core.")
+# libzmq tries again every 0.1 to 0.2 s.
+_RECONNECT_S = 1.5
+_QUIET_S = 0.25
+
+
+class IopubListener:
+    """Follows the status of one kernel. Used and closed by one thread."""
+
+    def __init__(self, connection: Mapping[str, Any]) -> None:
+        self._connection = connection
+        self._context = zmq.Context()
+        self._running: dict[str, dict[str, Any]] = {}
+        self.socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB)
+        if connection.get("curve_publickey"):
+            self.socket.curve_publickey, self.socket.curve_secretkey = zmq.curve_keypair()
+            self.socket.curve_serverkey = _to_bytes(connection["curve_publickey"])
+        for topic in _TOPICS:
+            self.socket.setsockopt(zmq.SUBSCRIBE, topic)
+        self.socket.connect(self._url)
+
+    @property
+    def _url(self) -> str:
+        ip, port = self._connection["ip"], self._connection["iopub_port"]
+        return f"ipc://{ip}-{port}" if self._connection.get("transport") == "ipc" else f"tcp://{ip}:{port}"
+
+    @property
+    def cell(self) -> dict[str, Any]:
+        """The header of the request whose cell runs; the youngest where there are several, empty for none."""
+        return next(reversed(self._running.values()), {})
+
+    def drain(self) -> None:
+        """Take note of all that has come."""
+        while self.socket.poll(0):
+            self._note(self.socket.recv_multipart())
+
+    def _note(self, frames: Sequence[bytes]) -> None:
+        try:
+            header, parent, _, content = frames[frames.index(_DELIMITER) + 2 :][:4]
+            match json.loads(header)["msg_type"]:
+                case "execute_input":
+                    # Not sent for requests that no cell belongs to.
+                    found = json.loads(parent)
+                    self._running[found["msg_id"]] = found
+                case "status" if json.loads(content)["execution_state"] == "idle":
+                    self._running.pop(json.loads(parent).get("msg_id"), None)
+        except (ValueError, KeyError, AttributeError):
+            # Not the protocol that we know; then we know of no cell.
+            return
+
+    def speak_for_the_dead(self, text: str) -> bool:
+        """Send `text` as standard error of the cell that ran; False where nobody listened. Only when the kernel has ended."""
+        # Slow to import, and hardly ever needed.
+        from jupyter_client.session import Session
+
+        session = Session(
+            key=_to_bytes(self._connection.get("key") or b""),
+            signature_scheme=self._connection.get("signature_scheme") or "hmac-sha256",
+        )
+        # Or we would be the first of our own listeners.
+        self.socket.close(linger=0)
+        with self._context.socket(zmq.XPUB) as channel:
+            channel.linger = int(_QUIET_S * 1000)
+            channel.setsockopt(zmq.XPUB_VERBOSE, 1)
+            if self._connection.get("curve_secretkey"):
+                channel.curve_server = True
+                channel.curve_publickey = _to_bytes(self._connection["curve_publickey"])
+                channel.curve_secretkey = _to_bytes(self._connection["curve_secretkey"])
+            channel.bind(self._url)
+            if not channel.poll(int(_RECONNECT_S * 1000)):
+                return False
+            while channel.poll(int(_QUIET_S * 1000)):
+                channel.recv()
+            session.send(
+                channel, "stream", {"name": "stderr", "text": text}, parent=self.cell or None, ident=b"stream.stderr"
+            )
+        return True
+
+    def __enter__(self) -> IopubListener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.socket.close(linger=0)
+        # Waits for what the channel still has to send, if there was one.
+        self._context.term()
+
+
+def _to_bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
