@@ -7,7 +7,8 @@ import os
 import re
 from collections.abc import Callable, Mapping
 
-from ..fields import join_words, split_words
+from ..fields import Problems, join_words, split_words
+from ..resource_field import parse_resources
 from .reading import Reading
 from .words import Word
 
@@ -165,6 +166,28 @@ def _take_workdir(reading: Reading, value: str, word: Word) -> None:
     reading.remarks.note("--workdir is left out: a kernel's /tmp is private and on disk anyway", line=word.line)
 
 
+def _take_limit(name: str, read: Callable[[str], object]) -> Handler:
+    def take(reading: Reading, value: str, word: Word) -> None:
+        problems = Problems()
+        try:
+            limit = read(value)
+        except ValueError:
+            limit = value
+        parse_resources("resources", {name: limit}, problems)
+        if problems.lines:
+            reading.remarks.error("; ".join(problems.lines), "correct the limit, or leave it out", word.line)
+            return
+        limits = reading.config.setdefault("resources", {})
+        assert isinstance(limits, dict)
+        limits[name] = limit
+
+    return take
+
+
+def _read_memory(value: str) -> str | int:
+    return int(value) if value.isdigit() else value.upper()
+
+
 def _setter(name: str, value: object) -> Handler:
     def take(reading: Reading, _: str, word: Word) -> None:
         reading.config[name] = value
@@ -201,6 +224,9 @@ HANDLERS: Mapping[str, Handler] = {
     "contain": _take_contain,
     "containall": _setter("isolation", "containall"),
     "compat": _take_compat,
+    "memory": _take_limit("memory", _read_memory),
+    "cpus": _take_limit("cpus", float),
+    "pids-limit": _take_limit("pids", int),
     "net": _take_net,
     "network": _take_network,
     "pwd": _take_pwd,
