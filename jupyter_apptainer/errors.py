@@ -28,6 +28,7 @@
     │  ├─ OverlayNotFound
     │  ├─ OverlayBusy                  in use by another process
     │  ├─ OverlayConflict              two writable overlays
+    │  ├─ OverlayImageMismatch         made above another image
     │  ├─ OverlayModeMismatch          written with --fakeroot, used without, or the reverse
     │  ├─ OverlayReadOnly              mounted, but nothing can be written
     │  ├─ OverlayCreateError
@@ -250,7 +251,7 @@ class ProgramNotFound(CommandError):
 
 class OverlayNotFound(CommandError):
     code = "overlay-not-found"
-    default_hint = "create it: `apptainer overlay create --sparse --size 1024 FILE`"
+    default_hint = "create it: `jupyter apptainer overlay create FILE`"
 
 
 class OverlayBusy(CommandError):
@@ -261,6 +262,11 @@ class OverlayBusy(CommandError):
 class OverlayConflict(CommandError):
     code = "overlay-conflict"
     default_hint = "keep one writable overlay and add `:ro` to the others"
+
+
+class OverlayImageMismatch(CommandError):
+    code = "overlay-image-mismatch"
+    default_hint = "use the overlay with the image that it was made above, or make another one"
 
 
 class OverlayModeMismatch(CommandError):
@@ -279,14 +285,12 @@ class OverlayCreateError(CommandError):
 
 class OverlayFull(CommandError):
     code = "overlay-full"
-    default_hint = (
-        "make the overlay larger: `truncate -s +1G FILE && e2fsck -fy FILE && resize2fs FILE` while nothing uses it"
-    )
+    default_hint = "make the overlay larger while nothing uses it: `jupyter apptainer overlay grow FILE +1G`"
 
 
 class OverlayUnclean(CommandError):
     code = "overlay-unclean"
-    default_hint = "repair it while nothing uses it: `e2fsck -fy FILE`"
+    default_hint = "repair it while nothing uses it: `jupyter apptainer overlay check FILE`"
 
 
 class DiskFull(CommandError):

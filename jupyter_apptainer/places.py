@@ -39,6 +39,11 @@ class Places:
         return self.data / "images"
 
     @property
+    def overlays(self) -> Path:
+        """Where overlays lie that a kernel asked for without naming a file."""
+        return self.data / "overlays"
+
+    @property
     def ledger(self) -> Path:
         """One file for each instance that we started on this host; homes are shared between hosts, so the name counts."""
         return self.data / "ledger" / self.hostname

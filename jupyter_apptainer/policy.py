@@ -49,7 +49,7 @@ class ApptainerPolicy(Configurable):
     overlays = List(
         Unicode(),
         [ANY],
-        help="""Folders in which overlays may lie, and "tmpfs" for layers in memory. Default: ["*"], everywhere.
+        help="""Folders in which overlays may lie, "auto" for a file of the kernel's own, "tmpfs" for layers in memory. Default: ["*"], everywhere.
         Example: ["~/overlays", "tmpfs"].""",
     ).tag(config=True)
 

@@ -22,7 +22,9 @@ def add_container_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--nv", choices=[*_NV], help=FIELDS["nv"].description)
     group.add_argument("--rocm", action=argparse.BooleanOptionalAction, help=FIELDS["rocm"].description)
     group.add_argument("-B", "--bind", action="append", metavar="SRC[:DEST[:ro|rw]]", help=FIELDS["binds"].description)
-    group.add_argument("--overlay", action="append", metavar="FILE[:ro]|tmpfs", help=FIELDS["overlays"].description)
+    group.add_argument(
+        "--overlay", action="append", metavar="FILE[:ro]|auto|tmpfs", help=FIELDS["overlays"].description
+    )
     group.add_argument("--env", action="append", metavar="NAME=VALUE", help=FIELDS["env"].description)
     group.add_argument(
         "--inherit-env", action="append", metavar="NAME|PREFIX_*", help=FIELDS["inherit_env"].description

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -23,6 +24,7 @@ from ..kernels.kernelspecs import (
     iter_kernelspecs,
     remove_kernelspec,
 )
+from ..kernels.overlays import find_overlay_users
 from ..kernels.prepare import prepare_launch
 from ..kernels.spec import parse_container_spec, resolve_paths
 from ..places import find_places
@@ -302,9 +304,12 @@ def _remove(arguments: argparse.Namespace) -> int:
     if not arguments.yes and not is_yes(f"Remove {names}?"):
         print_note(f"{names}: not removed; -y removes without a question.")
         return 1
+    overlays = find_overlay_users(find_places(), os.environ)
     for known in found:
         folder = remove_kernelspec(known.name)
         print(folder)
+        for path in (path for path, users in overlays.items() if known.name in users and os.path.exists(path)):
+            print_note(f"Its overlay stays: `jupyter apptainer overlay remove {shlex.quote(path)}` deletes it.")
         if folder.exists():
             print_note(f"{folder} stays: it holds files that are not the kernel's.")
     return 0

@@ -185,6 +185,12 @@ def build_instance_stop(engine: EngineInfo, name: str, env: Mapping[str, str], *
     return Command(argv, env, returns_nothing, f"stop instance {name}", name, timeout_s=timeout_s + 10)
 
 
+def build_overlay_create(engine: EngineInfo, path: str, size_mib: int, env: Mapping[str, str]) -> Command[None]:
+    """`overlay create`: an ext3 image that takes only the space it uses."""
+    argv = (engine.path, "overlay", "create", "--sparse", "--size", str(size_mib), path)
+    return Command(argv, env, returns_nothing, f"create the overlay {path}", path, timeout_s=120)
+
+
 def build_image_build(
     engine: EngineInfo,
     target: str,

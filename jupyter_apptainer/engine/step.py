@@ -52,8 +52,9 @@ def run_step(
     cwd: str | None = None,
     timeout_s: float = 120,
     on_text: OnText | None = None,
+    ok_codes: Sequence[int] = (0,),
 ) -> Completed:
-    """Run one program to its end. Raises StepError for any exit status but 0, and CommandTimeout."""
+    """Run one program to its end. Raises StepError for an exit status that is not in `ok_codes`, and CommandTimeout."""
     command = Command(
         tuple(argv), env or build_step_environment(), lambda done: done, title, timeout_s=timeout_s, cwd=cwd
     )
@@ -61,7 +62,7 @@ def run_step(
         completed = Runner().complete(command, on_text=on_text)
     except OSError as error:
         raise StepError(f"could not {title}: {argv[0]}: {error.strerror}") from error
-    if completed.returncode:
+    if completed.returncode not in ok_codes:
         tail = [line for line in (completed.stderr or completed.stdout).splitlines() if line.strip()]
         reason = next(
             (line for line in tail if line.startswith(("E:", "error", "Error", "FATAL"))), tail[-1:] and tail[-1]

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..engine.command import REDACTED, is_secret_name
 from ..errors import SpecError
+from ..overlays.size import DEFAULT_MIB
 from .resource_field import RESOURCES_SCHEMA, parse_resources, write_resources
 from .wishes import BindWish, OverlayWish
 
@@ -28,7 +29,9 @@ _NO_URI = r"(?![A-Za-z][A-Za-z0-9+.-]*://)"
 _FILE = rf"(?!@sha256:)(?!.*@sha256:(?![0-9a-f]{{64}}$)){_PLAIN}+"
 IMAGE_PATTERN = rf"^(?:(?:{'|'.join(URI_SCHEMES)})://{_PLAIN}+|{_NO_URI}{_FILE})$"
 BIND_PATTERN = rf"^{_WORD}+(?::/{_WORD}*(?::(?:ro|rw))?)?$"
-OVERLAY_PATTERN = rf"^(?:tmpfs|(?!(?:tmpfs|auto)(?::|$)){_WORD}+(?::ro)?)$"
+# At least 64 MiB, the engine's minimum.
+_AUTO = r"auto(?::notebook)?(?::(?:[1-9][0-9]{2,}|6[4-9]|[7-9][0-9]))?"
+OVERLAY_PATTERN = rf"^(?:tmpfs|{_AUTO}|(?!(?:tmpfs|auto)(?::|$)){_WORD}+(?::ro)?)$"
 HOME_PATTERN = rf"^(?:host|none|[/~$.]{_PLAIN}*)$"
 INHERIT_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*\*?$"
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -138,24 +141,33 @@ def format_bind(bind: BindWish) -> str:
 
 
 def parse_overlay(path: str, value: object, problems: Problems) -> OverlayWish | None:
-    """Read `FILE[:ro]` or `tmpfs`."""
-    if isinstance(value, str) and split_words(value)[0] == "auto":
-        problems.add(path, value, "FILE, FILE:ro or tmpfs: automatic overlays are not available in this version")
-        return None
+    """Read `FILE[:ro]`, `auto[:notebook][:SIZE_MIB]` or `tmpfs`."""
     if not isinstance(value, str) or not re.fullmatch(OVERLAY_PATTERN, value):
-        problems.add(path, value, r"FILE, FILE:ro or tmpfs (a colon within a path is written \:)")
+        expected = (
+            r"FILE, FILE:ro, auto[:notebook][:SIZE_MIB] (64 or more) or tmpfs (a colon within a path is written \:)"
+        )
+        problems.add(path, value, expected)
         return None
-    if value == "tmpfs":
+    first, *rest = split_words(value)
+    if first == "tmpfs":
         return OverlayWish("tmpfs")
-    file, *rest = split_words(value)
-    return OverlayWish("file", file, is_read_only=bool(rest))
+    if first == "auto":
+        size_mib = int(rest[-1]) if rest and rest[-1].isdigit() else DEFAULT_MIB
+        return OverlayWish("auto", per="notebook" if "notebook" in rest else "kernel", size_mib=size_mib)
+    return OverlayWish("file", first, is_read_only=bool(rest))
 
 
 def format_overlay(overlay: OverlayWish) -> str:
     """Write an overlay as `parse_overlay` reads it."""
-    if overlay.kind == "tmpfs":
-        return "tmpfs"
-    return join_words(overlay.path, "ro") if overlay.is_read_only else join_words(overlay.path)
+    match overlay.kind:
+        case "tmpfs":
+            return "tmpfs"
+        case "auto":
+            words = ["notebook"] if overlay.per == "notebook" else []
+            words += [str(overlay.size_mib)] if overlay.size_mib != DEFAULT_MIB else []
+            return ":".join(["auto", *words])
+        case "file":
+            return join_words(overlay.path, "ro") if overlay.is_read_only else join_words(overlay.path)
 
 
 def _show(path: str, value: object) -> str:
@@ -284,7 +296,8 @@ FIELDS: Mapping[str, FieldRow] = {
         lambda binds: [format_bind(bind) for bind in binds],
     ),
     "overlays": FieldRow(
-        "Layers above the image: FILE (kept), FILE:ro, or tmpfs (in memory); at most one can be written to.",
+        "Layers above the image: FILE, FILE:ro, auto[:notebook][:SIZE_MIB] (a file of its own for this kernel, or for each "
+        "notebook), or tmpfs (in memory); at most one can be written to.",
         {
             "type": "array",
             "items": {"type": "string", "pattern": OVERLAY_PATTERN},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ..config import ApptainerConfig, load_config
@@ -18,12 +19,13 @@ from ..images.digest import check_digest
 from ..images.identity import check_image
 from ..images.lending import can_lend
 from ..images.probe import ImageProbe, is_python_command
+from ..overlays.ready import describe_fullness, look_at_overlay
 from ..places import Places
 from .kernelspecs import Kernelspec
 from .lent import IPYKERNEL, load_known, probe_kernel
-from .prepare import check_overlay
+from .overlays import find_overlay_path, mark_image
 from .settle import settle_spec
-from .spec import ContainerSpec
+from .spec import ContainerSpec, OverlayWish
 
 Status = Literal["ok", "unknown", "fail"]
 
@@ -63,8 +65,8 @@ def check_kernelspec(
     findings = [
         Finding("configuration", "ok", str(kernelspec.folder / "kernel.json")),
         *_check_policy(kernelspec, places, environ),
+        *_check_host(spec, places, kernelspec.folder, environ),
     ]
-    findings += _check_host(spec, places)
     try:
         engine = find_engine(engine_path, environ=environ, places=places)
         if engine is None:
@@ -73,7 +75,8 @@ def check_kernelspec(
         return (*findings, _fail("engine", error))
     findings.append(Finding("engine", "ok", f"{engine.flavour} {engine.version_text} ({engine.path})"))
     if all(finding.status == "ok" for finding in findings):
-        findings.append(_check_kernel(engine, spec, places, environ, is_deep=is_deep, on_progress=on_progress))
+        asked = keep_existing(spec, places, str(kernelspec.folder), environ)
+        findings.append(_check_kernel(engine, asked, places, environ, is_deep=is_deep, on_progress=on_progress))
     return tuple(findings)
 
 
@@ -94,7 +97,7 @@ def _check_policy(kernelspec: Kernelspec, places: Places, environ: Mapping[str, 
         return
 
 
-def _check_host(spec: ContainerSpec, places: Places) -> Iterator[Finding]:
+def _check_host(spec: ContainerSpec, places: Places, folder: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
     try:
         image = check_image(spec.image)
         if spec.digest:
@@ -102,13 +105,7 @@ def _check_host(spec: ContainerSpec, places: Places) -> Iterator[Finding]:
         yield Finding("image", "ok", f"{spec.image} ({image.kind})")
     except ApptainerError as error:
         yield _fail("image", error)
-    for overlay in spec.overlays:
-        try:
-            if overlay.kind == "file":
-                check_overlay(overlay, places)
-            yield Finding("overlay", "ok", overlay.path or "in memory")
-        except ApptainerError as error:
-            yield _fail("overlay", error)
+    yield from (_check_overlay(wish, spec, places, str(folder), environ) for wish in spec.overlays)
     for bind in spec.binds:
         if os.path.exists(bind.source):
             yield Finding("bind", "ok", f"{bind.source} at {bind.destination or bind.source} ({bind.mode})")
@@ -117,6 +114,23 @@ def _check_host(spec: ContainerSpec, places: Places) -> Iterator[Finding]:
     if spec.home not in ("host", "none"):
         is_there = os.path.isdir(spec.home)
         yield Finding("home", "ok" if is_there else "fail", spec.home, None if is_there else "create this folder")
+
+
+def _check_overlay(
+    wish: OverlayWish, spec: ContainerSpec, places: Places, folder: str, environ: Mapping[str, str]
+) -> Finding:
+    if wish.kind == "tmpfs":
+        return Finding("overlay", "ok", "in memory")
+    if wish.kind == "auto" and wish.per == "notebook":
+        return Finding("overlay", "ok", f"one for each notebook, in {places.overlays}")
+    try:
+        path = find_overlay_path(wish, places, folder, environ)
+        if wish.kind == "auto" and not os.path.exists(path):
+            return Finding("overlay", "ok", f"{path}, made at the first start")
+        overlay = look_at_overlay(path, places, is_read_only=wish.is_read_only, image=mark_image(spec.image))
+    except ApptainerError as error:
+        return _fail("overlay", error)
+    return Finding("overlay", "ok", describe_fullness(overlay) or path)
 
 
 def _check_kernel(

@@ -91,7 +91,8 @@ class LaunchContext:
 
     cwd: the notebook's folder. home: HOME of the user; engine_home: the home in passwd(5), which the engine mounts by itself. environ: the server's variables and the request's. kernelspec_env: `env` at the
     top of kernel.json. nvidia: what was found of a GPU. host: what limits can build on. extra_arguments: appended to the kernel's command.
-    private_dir, scratch_dir: will be made for this kernel. lent: a folder with an ipykernel for an image that has none. ipython_dir, matplotlib_dir: shared by the user's container kernels.
+    private_dir, scratch_dir: will be made for this kernel. lent: a folder with an ipykernel for an image that has none.
+    fakeroot: the writable overlay needs it. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
 
     engine: EngineInfo
@@ -109,6 +110,7 @@ class LaunchContext:
     lent: str | None = None
     nvidia: Nvidia = NO_NVIDIA
     host: Host = UNKNOWN_HOST
+    fakeroot: bool = False
     extra_arguments: tuple[str, ...] = ()
 
 
@@ -162,6 +164,7 @@ def _plan_options(
         nv=gpu.nv,
         rocm=spec.rocm,
         writable_tmpfs=needs_tmpfs,
+        fakeroot=context.fakeroot and not {"--fakeroot", "-f"} & set(spec.extra_flags),
         home=home,
         isolation=spec.isolation,
         network=spec.network,
@@ -200,7 +203,8 @@ def _plan_home(spec: ContainerSpec, context: LaunchContext, files: list[PlannedF
         own = posixpath.join(context.scratch_dir, "home")
         files.append(PlannedFile("folder", own, "an empty home folder that goes with the kernel"))
         return f"{own}:{context.home}"
-    if context.home != context.engine_home:
+    # Root's home folder in a container of --fakeroot is /root, wherever the user's is.
+    if context.home != context.engine_home or context.fakeroot:
         return f"{_plain_path(context.home, 'home', context, files)}:{context.home}"
     return None
 
@@ -269,7 +273,9 @@ def _plan_command(spec: ContainerSpec, context: LaunchContext) -> tuple[str, ...
     if at is None:
         return ("/bin/sh", posixpath.join(context.private_dir, SESSION_SCRIPT), *words)
     lent = ("--lent", LENT_DIR) if context.lent else ()
-    return (*words[:at], posixpath.join(context.private_dir, SHIM), *lent, *words[at:])
+    # What is installed into an overlay file while the kernel runs is otherwise found late.
+    late = ["--overlay"] if any(w.kind == "file" and not w.is_read_only for w in spec.overlays) else []
+    return (*words[:at], posixpath.join(context.private_dir, SHIM), *late, *lent, *words[at:])
 
 
 def find_shim_position(command: Sequence[str]) -> int | None:

@@ -21,8 +21,6 @@ from ..errors import (
     ConnectionImpossible,
     ImageLacksPython,
     ImageNotFound,
-    OverlayBusy,
-    OverlayNotFound,
     ProgramNotFound,
     SpecError,
 )
@@ -30,15 +28,15 @@ from ..images.digest import check_digest
 from ..images.identity import check_image
 from ..images.probe import ImageProbe
 from ..instances.start import EngineFolders, find_engine_folders
-from ..overlays.holder import find_holder, is_locked
 from ..places import Places, find_places
 from .connection import fits_socket
 from .layers import Setting
 from .lent import load_known, needs_ipykernel, probe_kernel
 from .limits import look_at_host
+from .overlays import apply_overlays, keep_existing, look_at_overlays, plan_overlays
 from .plan import LaunchContext, LaunchPlan, build_launch_plan
 from .settle import settle_spec
-from .spec import ContainerSpec, OverlayWish, is_uri
+from .spec import ContainerSpec, is_uri
 
 _NOT_FETCHED = (
     "the image has no ipykernel: the first start fetches one to lend it, which adds `--lent` and a bind to these lines"
@@ -96,10 +94,14 @@ def prepare_launch(
     engine = get_engine(settings.engine_path or None)
     probe: ImageProbe | None = None
     if is_dry:
-        probe = _find_known(engine, spec, places) if is_asked(settings) else None
+        overlays = plan_overlays(spec, places, base_dir, environ)
+        asked = keep_existing(spec, places, base_dir, environ)
+        probe = _find_known(engine, asked, places) if is_asked(settings) else None
     else:
-        check_request(spec, places)
-        probe = check_kernel(engine, spec, places, settings, on_progress=on_progress)
+        check_request(spec, places, base_dir=base_dir, environ=environ)
+        asked = keep_existing(spec, places, base_dir, environ)
+        probe = check_kernel(engine, asked, places, settings, on_progress=on_progress)
+        overlays = apply_overlays(engine, spec, places, base_dir, environ)
     token = secrets.token_hex(4)
     context = LaunchContext(
         engine=engine,
@@ -115,13 +117,14 @@ def prepare_launch(
         lent=probe.lent if probe else None,
         nvidia=find_nvidia() if spec.nv is not False else NO_NVIDIA,
         host=look_at_host(spec.resources, engine, environ),
+        fakeroot=overlays.mode == "fakeroot",
         extra_arguments=tuple(extra_arguments),
         ipython_dir=str(places.data / "ipython"),
         matplotlib_dir=str(places.cache / "matplotlib"),
     )
     folders = find_engine_folders(engine, os.environ, places.hostname)
-    plan = build_launch_plan(spec, context)
-    warnings = settled.warnings + plan.warnings
+    plan = build_launch_plan(overlays.spec, context)
+    warnings = settled.warnings + plan.warnings + overlays.notes
     if is_dry and probe and needs_ipykernel(spec) and probe.ipykernel is None:
         warnings += (_NOT_FETCHED,)
     plan = replace(plan, warnings=warnings)
@@ -143,8 +146,13 @@ def find_private_dir(places: Places, token: str) -> str:
     raise ConnectionImpossible(f"the path {places.runtime} is too long for sockets", hint="unset XDG_RUNTIME_DIR")
 
 
-def check_request(spec: ContainerSpec, places: Places) -> None:
-    """Look at everything on the host that the spec names. Starts nothing."""
+def check_request(
+    spec: ContainerSpec, places: Places, *, base_dir: str = "", environ: Mapping[str, str] | None = None
+) -> None:
+    """Look at everything on the host that the spec names. Starts nothing.
+
+    base_dir: the kernelspec's folder, where there is one already.
+    """
     if is_uri(spec.image):
         raise ImageNotFound(
             f"{spec.image} is not on this machine yet, and a kernel's start does not wait for a download",
@@ -153,28 +161,12 @@ def check_request(spec: ContainerSpec, places: Places) -> None:
     check_image(spec.image)
     if spec.digest:
         check_digest(spec.image, spec.digest, places)
-    for overlay in spec.overlays:
-        if overlay.kind == "file":
-            check_overlay(overlay, places)
+    look_at_overlays(spec, places, base_dir, environ or {})
     for bind in spec.binds:
         if not os.path.exists(bind.source):
             raise BindSourceNotFound(f"the folder to bind does not exist: {bind.source}")
     if spec.home not in ("host", "none") and not os.path.isdir(spec.home):
         raise SpecError(f"home: {spec.home!r} is not a folder", hint="create it, or use `host` or `none`")
-
-
-def check_overlay(overlay: OverlayWish, places: Places) -> None:
-    """Look whether the overlay is there and free. The engine's own message would not say who uses it."""
-    if not os.path.exists(overlay.path):
-        raise OverlayNotFound(f"the overlay does not exist: {overlay.path}")
-    if os.path.isdir(overlay.path) or not is_locked(overlay.path, for_writing=not overlay.is_read_only):
-        return
-    holder = find_holder(overlay.path, places)
-    by = holder.describe() if holder else "a process that we may not look at"
-    hint = "stop that kernel, or use a copy of the overlay"
-    if holder and not holder.is_alive:
-        hint = "its owner is gone: `jupyter apptainer gc` ends it"
-    raise OverlayBusy(f"the overlay {overlay.path} is in use by {by}", hint=hint)
 
 
 def check_kernel(

@@ -3,10 +3,11 @@
 `exec instance://` starts a program with session and process group 0 as seen from inside, so a kernel that wants to interrupt
 its group (ipykernel does) would miss the child processes of a cell, and the host would have no group to send a signal to.
 With --lent, what cannot be imported otherwise is looked for in FOLDER.
-Python 2.7 to 3.14, standard library only; all that stays of it are an entry in `sys.modules` and, with --lent, a finder.
+Python 2.7 to 3.14, standard library only; all that stays of it are an entry in `sys.modules` and, with the options, a finder each.
+With --overlay, packages may be installed while the kernel runs, into a file system that tells of it late.
 
-    python shim.py [--lent FOLDER] -m MODULE [ARGUMENT]...
-    python shim.py [--lent FOLDER] SCRIPT [ARGUMENT]...
+    python shim.py [--overlay] [--lent FOLDER] -m MODULE [ARGUMENT]...
+    python shim.py [--overlay] [--lent FOLDER] SCRIPT [ARGUMENT]...
 """
 
 import os
@@ -36,6 +37,23 @@ class LentFinder(object):  # noqa: UP004 - Python 2.7 has another kind of class
         return MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=[self.folder]))
 
 
+class LateFinder(object):  # noqa: UP004 - Python 2.7
+    """Looks once more for a module that nobody has found, and does not rely on what is remembered of the folders.
+
+    Python lists a folder anew when its time of change is another one. Through fuse2fs that time is up to seconds late, so
+    `import` right after `%pip install` would fail.
+    """
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):  # type: ignore[no-untyped-def]  # as above
+        if path is not None:
+            return None
+        from importlib.machinery import PathFinder
+
+        PathFinder.invalidate_caches()
+        return PathFinder.find_spec(name, path, target)
+
+
 def main():  # type: ignore[no-untyped-def]  # Python 2.7 has no annotations
     try:  # noqa: SIM105 - contextlib.suppress is not in Python 2.7
         os.setsid()
@@ -46,6 +64,9 @@ def main():  # type: ignore[no-untyped-def]  # Python 2.7 has no annotations
     sys.path.pop(0)
     # ipykernel leaves the files of the modules that it finds at its start out of the debugger's call stack.
     sys.modules["_jupyter_apptainer_shim"] = sys.modules["__main__"]
+    if sys.argv[1] == "--overlay":
+        del sys.argv[1]
+        sys.meta_path.append(LateFinder)
     import runpy
 
     if sys.argv[1] == "--lent":

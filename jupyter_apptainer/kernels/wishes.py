@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..overlays.size import DEFAULT_MIB
+
 
 @dataclass(frozen=True)
 class BindWish:
@@ -17,11 +19,16 @@ class BindWish:
 
 @dataclass(frozen=True)
 class OverlayWish:
-    """kind "file": `path`, read-only or not; kind "tmpfs": a writable layer in memory that goes with the instance."""
+    """kind "file": `path`, read-only or not; kind "tmpfs": a writable layer in memory that goes with the instance.
 
-    kind: Literal["file", "tmpfs"]
+    kind "auto": a file of ours, one for each kernelspec or for each notebook (`per`), made with `size_mib` at its first use.
+    """
+
+    kind: Literal["file", "tmpfs", "auto"]
     path: str = ""
     is_read_only: bool = False
+    per: Literal["kernel", "notebook"] = "kernel"
+    size_mib: int = DEFAULT_MIB
 
 
 @dataclass(frozen=True)

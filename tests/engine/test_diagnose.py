@@ -315,7 +315,7 @@ SAMPLES = (
         "/data/my work.img: lstat /data/my work.img: no such file or directory\n",
         e.OverlayNotFound,
         "/data/my work.img does not exist",
-        "apptainer overlay create --sparse --size 1024 '/data/my work.img'",
+        "jupyter apptainer overlay create '/data/my work.img'",
         argv=OVERLAY,
     ),
     Sample(
@@ -385,7 +385,7 @@ SAMPLES = (
         "FATAL:   image size must be equal or greater than 64 MiB\n",
         e.OverlayCreateError,
         "64 MiB",
-        "--size 1024",
+        "overlay create FILE",
     ),
     Sample(
         "overlay-signed",
@@ -421,7 +421,7 @@ SAMPLES = (
         "by this file system with recovery needed. Please run e2fsck -fy.\n",
         e.OverlayUnclean,
         "work.img was not closed properly",
-        "e2fsck -fy work.img",
+        "overlay check work.img",
         argv=OVERLAY,
     ),
     # --- images
@@ -841,7 +841,7 @@ SAMPLES = (
         "dd: closing output file '/data/big': No space left on device\n",
         e.OverlayFull,
         "work.img is full",
-        "resize2fs work.img",
+        "overlay grow work.img +1G",
         argv=OVERLAY,
         returncode=1,
     ),
@@ -850,7 +850,7 @@ SAMPLES = (
         "INFO:    /usr/bin not writable in container\nrm: cannot remove 'x'\n",
         e.OverlayFull,
         "/usr/bin could not be written",
-        "truncate -s +1G work.img",
+        "overlay grow work.img",
         argv=OVERLAY,
         returncode=1,
     ),
@@ -884,7 +884,7 @@ SAMPLES = (
         "INFO:    Warning: Mounting unchecked fs, running e2fsck is recommended.\nOSError: [Errno 5] Input/output error\n",
         e.OverlayUnclean,
         "work.img was not closed properly",
-        "e2fsck -fy work.img",
+        "overlay check work.img",
         argv=OVERLAY,
         returncode=1,
     ),
@@ -905,6 +905,7 @@ RAISED_ELSEWHERE = {
     e.EngineInstallError: "install",
     e.EngineOutputError: "the parsers beside the commands",
     e.CommandTimeout: "runner",
+    e.OverlayImageMismatch: "overlays.ready",
 }
 
 

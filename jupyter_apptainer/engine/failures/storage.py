@@ -18,7 +18,7 @@ def _advise_holders(words: Mapping[str, str]) -> str:
 
 
 def _advise_create_overlay(words: Mapping[str, str]) -> str:
-    return f"create it: `apptainer overlay create --sparse --size 1024 {shlex.quote(words['path'])}`"
+    return f"create it: `jupyter apptainer overlay create {shlex.quote(words['path'])}`"
 
 
 _SPACE = "look at it with `df -h`, free some space, or use a larger disk: `export APPTAINER_TMPDIR=/var/tmp`"
@@ -73,7 +73,7 @@ ROWS: tuple[Rule, ...] = (
         r"failed to open overlay image (?P<path>.+?): (?P<why>image format not recognized|.*super ?block.*)",
         e.ImageInvalid,
         "{path} is no overlay image: {why}",
-        "make a new one: `apptainer overlay create --sparse --size 1024 NEWFILE`",
+        "make a new one: `jupyter apptainer overlay create NEWFILE`",
     ),
     build_row(
         "overlay-two",
@@ -119,14 +119,14 @@ ROWS: tuple[Rule, ...] = (
         r"image size must be equal or greater than (?P<size>\d+) MiB",
         e.OverlayCreateError,
         "an overlay cannot be smaller than {size} MiB",
-        "`apptainer overlay create --sparse --size 1024 FILE` takes only the space that is used",
+        "`jupyter apptainer overlay create FILE` takes only the space that is used",
     ),
     build_row(
         "overlay-signed",
         r"(?P<path>\S+) is signed: could not add writable overlay",
         e.OverlayCreateError,
         "the image {path} is signed, and adding an overlay would break the signature",
-        "make the overlay a file of its own: `apptainer overlay create --sparse --size 1024 FILE`",
+        "make the overlay a file of its own: `jupyter apptainer overlay create FILE`",
     ),
     build_row(
         "overlay-create",
@@ -154,7 +154,7 @@ ROWS: tuple[Rule, ...] = (
         r"Please run e2fsck -fy",
         e.OverlayUnclean,
         "the overlay {overlay} was not closed properly and must be checked first",
-        "`e2fsck -fy {overlay}` while nothing uses it",
+        "`jupyter apptainer overlay check {overlay}` while nothing uses it",
         where="anywhere",
     ),
 )
