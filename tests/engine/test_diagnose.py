@@ -905,6 +905,7 @@ RAISED_ELSEWHERE = {
     e.EngineInstallError: "install",
     e.EngineOutputError: "the parsers beside the commands",
     e.CommandTimeout: "runner",
+    e.ImageMismatch: "images.digest",
     e.OverlayImageMismatch: "overlays.ready",
 }
 
