@@ -83,6 +83,9 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
     for bind in plan.binds:
         yield f"#   {_in_comment(bind.destination)} is {_in_comment(bind.source)} ({bind.mode}): {_in_comment(bind.why)}"
     yield ""
+    if not plan.options.overlays and not plan.options.writable_tmpfs:
+        yield "# All else is the image, which is read-only, for pip too: `--overlay auto` adds a layer that can be written to."
+        yield ""
     stop = shlex.join((engine.path, "instance", "stop", plan.instance_name))
     remove = shlex.join(("rm", "-rf", plan.private_dir, plan.scratch_dir))
     yield "# At the end, whatever it is, container and folders go."

@@ -105,6 +105,10 @@ def _check_host(spec: ContainerSpec, places: Places, folder: Path, environ: Mapp
         yield Finding("image", "ok", f"{spec.image} ({image.kind})")
     except ApptainerError as error:
         yield _fail("image", error)
+    if not spec.overlays:
+        # Said here, because what `%pip install` says is pip's own.
+        add = f"`jupyter apptainer kernel edit {folder.name} --overlay auto` adds a layer that can be written to"
+        yield Finding("overlay", "ok", f"none, so the image is read-only, for %pip too; {add}")
     yield from (_check_overlay(wish, spec, places, str(folder), environ) for wish in spec.overlays)
     for bind in spec.binds:
         if os.path.exists(bind.source):

@@ -162,6 +162,7 @@ def test_list_marks_what_could_start(cli: Cli, engine: EngineInfo, starter_image
     assert {finding["topic"] for finding in found["ready"]["findings"]} == {
         "configuration",
         "image",
+        "overlay",
         "engine",
         "kernel",
     }

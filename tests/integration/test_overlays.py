@@ -264,6 +264,7 @@ def test_a_holder_whose_server_died_is_ended_and_the_work_goes_on(
     assert not is_locked(str(overlay), for_writing=True)
 
 
+@pytest.mark.user
 def test_a_full_overlay_is_told_of_and_grows_without_loss(
     start_kernel: StartKernel, overlay: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -362,6 +363,27 @@ def test_an_overlay_for_fakeroot_makes_its_kernel_root_in_a_namespace(
     reader = start_kernel({"overlays": [f"{path}:ro"]})
     assert installed(reader) == "1.0"
     assert reader.value("__import__('os').getuid()") == os.getuid()
+
+
+@pytest.mark.user
+def test_the_mode_is_found_out_by_asking_the_image(
+    engine: EngineInfo,
+    make_small_image: Callable[[], Path],
+    run_in: Callable[..., str],
+    starter_image: Path,
+    tmp_path: Path,
+) -> None:
+    image = make_small_image()
+    overlay_command("create", tmp_path / "plain.img", "--size", "64", "--image", image)
+    assert read_info(tmp_path / "plain.img")["mode"] == "plain"
+    # A folder of another id, as the image's are to an engine that cannot show them as the user's.
+    mount = ("--fakeroot", "--bind", f"{image}:/mnt")
+    run_in(starter_image, "chown 1:1 /mnt/usr", *mount)
+    try:
+        overlay_command("create", tmp_path / "as-root.img", "--size", "64", "--image", image)
+        assert read_info(tmp_path / "as-root.img")["mode"] == "fakeroot"
+    finally:
+        run_in(starter_image, "chown 0:0 /mnt/usr", *mount)
 
 
 # --- a new image
