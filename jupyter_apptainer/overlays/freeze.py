@@ -18,7 +18,7 @@ from pathlib import Path
 from ..engine.companions import run_companion
 from ..engine.environment import build_engine_environment
 from ..engine.locate import EngineInfo
-from ..engine.options import build_image_build
+from ..engine.options import Bind, ContainerOptions, build_exec, build_image_build
 from ..engine.output import OnText
 from ..engine.runner import Runner
 from ..engine.step import OnProgress
@@ -32,7 +32,7 @@ from .model import Overlay, load_overlay, new_record, save_record
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
-# Made by the engine as places to mount at, when it has an overlay to make them in.
+# Where the engine keeps the layer in an overlay file.
 _UPPER = "upper"
 
 
@@ -47,7 +47,11 @@ def freeze_to_layer(
     with _unpacked(engine, path, target, places, on_progress) as upper:
         on_progress(f"Writing {target}")
         argv = ("mksquashfs", str(upper), target, "-quiet", "-no-progress", "-all-root", "-noappend")
-        run_companion(engine, argv, f"write {target}")
+        try:
+            run_companion(engine, argv, f"write {target}")
+        except BaseException:
+            Path(target).unlink(missing_ok=True)
+            raise
     save_record(target, replace(overlay.record or new_record(), origin=f"frozen from {path}", mode=None))
     return load_overlay(target)
 
@@ -69,11 +73,33 @@ def freeze_to_image(
     with _unpacked(engine, path, target, places, on_progress) as upper:
         root = upper.parent / "root"
         on_progress(f"Unpacking {image}")
-        Runner().run(build_image_build(engine, str(root), image, env, is_sandbox=True), on_text=on_text)
-        on_progress("Applying the overlay")
+        try:
+            Runner().run(build_image_build(engine, str(root), image, env, is_sandbox=True), on_text=on_text)
+            on_progress("Applying the overlay")
+            _apply(upper, root, image)
+            on_progress(f"Building {target}")
+            Runner().run(build_image_build(engine, target, str(root), env), on_text=on_text)
+        finally:
+            _remove_unpacked(engine, root, image, env)
+
+
+def _apply(upper: Path, root: Path, image: str) -> None:
+    try:
         apply_layer(upper, root)
-        on_progress(f"Building {target}")
-        Runner().run(build_image_build(engine, target, str(root), env), on_text=on_text)
+    except PermissionError as error:
+        raise OverlayCreateError(
+            f"the overlay changes {error.filename}, which belongs to another user in {image}",
+            hint="freeze it to a layer (without --image), or build the new image from a definition file",
+        ) from error
+
+
+def _remove_unpacked(engine: EngineInfo, root: Path, image: str, env: Mapping[str, str]) -> None:
+    """Remove the unpacked image. Folders of other users in it belong to subordinate ids, which only a namespace may touch."""
+    remove_tree(str(root))
+    if root.exists():
+        options = ContainerOptions(fakeroot=True, home="none", binds=(Bind(str(root.parent), "/mnt"),))
+        command = build_exec(engine, image, ("rm", "-rf", f"/mnt/{root.name}"), env, options=options, timeout_s=120)
+        Runner().complete(command)
 
 
 def apply_layer(upper: Path, root: Path) -> None:

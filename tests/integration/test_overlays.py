@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
-from jupyter_apptainer.engine.locate import EngineInfo
+from jupyter_apptainer.engine.environment import build_engine_environment
+from jupyter_apptainer.engine.locate import EngineInfo, run_flags
+from jupyter_apptainer.engine.options import build_image_build
+from jupyter_apptainer.engine.runner import Runner
 from jupyter_apptainer.errors import (
     DiskFull,
     OverlayBusy,
@@ -390,9 +393,22 @@ def test_the_mode_is_found_out_by_asking_the_image(
 
 
 def test_an_overlay_and_its_image_become_a_new_image(
-    engine: EngineInfo, make_small_image: Callable[[], Path], run_in: Callable[..., str], tmp_path: Path
+    engine: EngineInfo,
+    make_small_image: Callable[[], Path],
+    run_in: Callable[..., str],
+    starter_image: Path,
+    tmp_path: Path,
 ) -> None:
-    image, overlay, target = make_small_image(), tmp_path / "layer.img", tmp_path / "new.sif"
+    sandbox, overlay, target = make_small_image(), tmp_path / "layer.img", tmp_path / "new.sif"
+    image = tmp_path / "small.sif"
+    give_away = ("--fakeroot", "--bind", f"{sandbox}:/mnt")
+    if os.geteuid():
+        # A folder that only another user of the image may enter, as a package manager's are.
+        run_in(starter_image, "mkdir -m 700 /mnt/var/others; chown 42:42 /mnt/var/others", *give_away)
+    build = build_image_build(engine, str(image), str(sandbox), build_engine_environment(os.environ))
+    Runner().run(build)
+    if os.geteuid():
+        run_in(starter_image, "rmdir /mnt/var/others", *give_away)
     overlay_command("create", overlay, "--size", "64M", "--image", image)
     script = "rm /srv/old; rm -r /srv/gone; mkdir /srv/gone; echo new > /srv/gone/new; echo changed > /srv/changed; ln -s new /srv/link"
     run_in(image, script, "--overlay", str(overlay))
@@ -402,6 +418,7 @@ def test_an_overlay_and_its_image_become_a_new_image(
     )
     assert run_in(target, listing).split("\n") == ["changed", "gone", "link ->", "gone/new", "changed", ""]
     assert overlay.exists()
+    assert not list(tmp_path.glob(".jpa-*"))
     assert "exists already" in overlay_command("freeze", overlay, target, "--image", image, status=1).stderr
 
 
@@ -437,8 +454,6 @@ def copy_program(path: Path, root: Path) -> None:
 @pytest.fixture
 def run_in(engine: EngineInfo) -> Callable[..., str]:
     """Run a shell script in an image with the engine."""
-    from jupyter_apptainer.engine.environment import build_engine_environment
-    from jupyter_apptainer.engine.locate import run_flags
 
     def run(image: Path, script: str, *flags: str) -> str:
         return subprocess.run(
