@@ -212,12 +212,12 @@ def _list(arguments: argparse.Namespace) -> int:
             row["path"],
             str(row["kind"]),
             _format_size(row),
-            ", ".join(row["kernels"]) or "-",
+            ", ".join(row["kernels"]) or row["origin"] or "-",
             str(row["state"]),
         )
         for row in rows
     ]
-    print_table(("FILE", "KIND", "USED", "KERNELS", "STATE"), table)
+    print_table(("FILE", "KIND", "USED", "FOR", "STATE"), table)
     return 0
 
 

@@ -23,7 +23,7 @@ from ..overlays.ready import describe_fullness, look_at_overlay
 from ..places import Places
 from .kernelspecs import Kernelspec
 from .lent import IPYKERNEL, load_known, probe_kernel
-from .overlays import find_overlay_path, mark_image
+from .overlays import find_overlay_path, keep_existing, mark_image
 from .settle import settle_spec
 from .spec import ContainerSpec, OverlayWish
 

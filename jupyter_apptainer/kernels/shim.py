@@ -37,7 +37,7 @@ class LentFinder(object):  # noqa: UP004 - Python 2.7 has another kind of class
         return MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=[self.folder]))
 
 
-class LateFinder(object):  # noqa: UP004 - Python 2.7
+class LateFinder(object):  # noqa: UP004
     """Looks once more for a module that nobody has found, and does not rely on what is remembered of the folders.
 
     Python lists a folder anew when its time of change is another one. Through fuse2fs that time is up to seconds late, so
@@ -66,7 +66,9 @@ def main():  # type: ignore[no-untyped-def]  # Python 2.7 has no annotations
     sys.modules["_jupyter_apptainer_shim"] = sys.modules["__main__"]
     if sys.argv[1] == "--overlay":
         del sys.argv[1]
-        sys.meta_path.append(LateFinder)
+        # Python 2.7 remembers nothing of folders, and asks finders in another way.
+        if sys.version_info >= (3, 4):
+            sys.meta_path.append(LateFinder)
     import runpy
 
     if sys.argv[1] == "--lent":

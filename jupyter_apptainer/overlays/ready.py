@@ -19,6 +19,7 @@ from ..errors import (
     ImageInvalid,
     OverlayImageMismatch,
     OverlayModeMismatch,
+    OverlayReadOnly,
     OverlayUnclean,
 )
 from ..places import Places
@@ -61,6 +62,8 @@ def look_at_overlay(
     overlay = load_overlay(path)
     if overlay.kind == "unknown":
         raise ImageInvalid(f"{path} is no overlay image", hint="make one: `jupyter apptainer overlay create FILE`")
+    if overlay.kind == "squashfs" and not is_read_only:
+        raise OverlayReadOnly(f"{path} is a layer that can only be read", hint=f"say so: `{shlex.quote(path)}:ro`")
     _check_record(overlay, image, wanted, is_read_only=is_read_only)
     if not os.path.isdir(path) and is_locked(path, for_writing=not is_read_only):
         holder = find_holder(path, places)

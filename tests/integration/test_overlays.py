@@ -104,6 +104,7 @@ def count_victim(kernel: RunningKernel) -> int:
     return found
 
 
+@pytest.mark.slow
 def test_packages_stay_over_restart_and_in_a_new_instance_and_in_a_frozen_layer(
     start_kernel: StartKernel, make_kernelspec: MakeKernelspec, wheels: Path, places: Places, starter_image: Path
 ) -> None:
@@ -146,6 +147,8 @@ def test_packages_stay_over_restart_and_in_a_new_instance_and_in_a_frozen_layer(
     overlay_command("remove", "-y", path)
     assert not path.exists()
     assert not list(places.overlays.iterdir())
+    with pytest.raises(StartFailed, match="can only be read"):
+        start_kernel({"overlays": [str(layer)]})
     frozen = start_kernel({"overlays": [f"{layer}:ro"]})
     assert installed(frozen) == "2.0"
     assert count_victim(frozen) == 0
