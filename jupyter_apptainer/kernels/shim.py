@@ -67,7 +67,7 @@ def main():  # type: ignore[no-untyped-def]  # Python 2.7 has no annotations
     if sys.argv[1] == "--overlay":
         del sys.argv[1]
         # Python 2.7 remembers nothing of folders, and asks finders in another way.
-        if sys.version_info >= (3, 4):
+        if sys.version_info >= (3, 4):  # noqa: UP036
             sys.meta_path.append(LateFinder)
     import runpy
 

@@ -442,3 +442,27 @@ def test_a_plan_is_for_one_engine() -> None:
 def test_a_home_that_passwd_does_not_know_is_mounted_by_name() -> None:
     assert plan(home="/scratch/u").options.home == "/scratch/u:/scratch/u"
     assert plan().options.home is None
+
+
+@pytest.mark.parametrize(
+    ("overlays", "words"),
+    [
+        pytest.param(["/o.img"], ("--overlay", "-m"), id="written to"),
+        pytest.param(["/o.img:ro"], ("-m",), id="read-only"),
+        pytest.param(["tmpfs"], ("-m",), id="in memory"),
+    ],
+)
+def test_a_kernel_that_may_install_into_an_overlay_file_looks_twice_for_modules(
+    overlays: list[str], words: tuple[str, ...]
+) -> None:
+    found = plan({"overlays": overlays}).kernel_command
+    assert found[2 : 2 + len(words)] == words
+
+
+def test_an_overlay_for_fakeroot_keeps_the_home_folder_where_it_is() -> None:
+    found = plan({"overlays": ["/o.img"]}, fakeroot=True)
+    assert "--fakeroot" in found.instance_argv
+    home = found.instance_argv[found.instance_argv.index("--home") + 1]
+    assert home.split(":")[0] == home.split(":")[1]
+    twice = plan({"overlays": ["/o.img"], "extra_flags": ["--fakeroot"]}, fakeroot=True)
+    assert twice.instance_argv.count("--fakeroot") == 1
