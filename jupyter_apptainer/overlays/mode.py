@@ -39,7 +39,10 @@ def choose_mode(engine: EngineInfo, image: str, environ: Mapping[str, str]) -> M
 
 
 def can_write(engine: EngineInfo, image: str, mode: Mode, environ: Mapping[str, str]) -> bool:
-    """Say whether a container of this mode could write to the image's folders, had it an overlay. Writes nothing."""
+    """Say whether a container of this mode could write to the image's folders, had it an overlay. Writes nothing.
+
+    Raises EngineError where no container runs here at all.
+    """
     options = ContainerOptions(writable_tmpfs=True, home="none", isolation="contain", fakeroot=mode == "fakeroot")
     command = build_exec(
         engine,
@@ -51,6 +54,10 @@ def can_write(engine: EngineInfo, image: str, mode: Mode, environ: Mapping[str, 
     )
     try:
         Runner().run(command)
-    except (CommandError, EngineError):
+    except CommandError:
         return False
+    except EngineError:
+        if mode == "fakeroot":
+            return False
+        raise
     return True
