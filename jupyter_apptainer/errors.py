@@ -47,6 +47,7 @@
     │  ├─ RegistryError                pull or push failed
     │  └─ CommandTimeout
     ├─ SpecError (also ValueError)     the request is wrong before anything runs
+    │  └─ RecipeInvalid                a definition file, Dockerfile, … that cannot be built
     ├─ PolicyError                     possible, but forbidden by this server's configuration
     └─ LaunchError                     a kernel did not come up: phase and log tail
        ├─ ImageLacksPython
@@ -355,6 +356,12 @@ class SpecError(ApptainerError, ValueError):
     """A field is unknown, has the wrong type, or a value that cannot be."""
 
     code = "spec-invalid"
+
+
+class RecipeInvalid(SpecError):
+    """What was found before a build; `log_tail` has further findings, one a line."""
+
+    code = "recipe-invalid"
 
 
 class PolicyError(ApptainerError):

@@ -117,19 +117,25 @@ def load_apt_proxies() -> dict[str, str]:
 def write_build_settings(settings: HostSettings, folder: Path, variables: Mapping[str, str]) -> tuple[str, ...]:
     """Write what %post reads to `folder` and return the binds for the build. `variables` are further shell variables."""
     binds = [f"{folder}:{MOUNT_POINT}"]
-    exported = dict(settings.proxies) | {"PIP_CONFIG_FILE": f"{MOUNT_POINT}/pip.conf", **variables}
     if settings.ca_bundle:
         shutil.copyfile(settings.ca_bundle, folder / "ca.crt")
-        exported |= dict.fromkeys(_CA_VARIABLES, f"{MOUNT_POINT}/ca.crt")
     lines = ["[global]"]
     for key, value in settings.pip.items():
         words = [_reach(word, folder, binds) for word in value.split()] if key in _PIP_PLACES else [value]
         lines.append(f"{key} = {' '.join(words)}")
     (folder / "pip.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    exported = build_variables(settings) | dict(variables)
     script = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in exported.items())
     # Settings of the builder's own shell would come before the file.
     (folder / "settings.sh").write_text(f"unset {' '.join(_pip_variables())}\n{script}", encoding="utf-8")
     return tuple(binds)
+
+
+def build_variables(settings: HostSettings) -> dict[str, str]:
+    """Return the variables that lead programs in %post to what `write_build_settings` has written."""
+    certificates = dict.fromkeys((*_CA_VARIABLES, "NODE_EXTRA_CA_CERTS"), f"{MOUNT_POINT}/ca.crt")
+    found = {**settings.proxies, "PIP_CONFIG_FILE": f"{MOUNT_POINT}/pip.conf"}
+    return found | (certificates if settings.ca_bundle else {})
 
 
 def _pip_variables() -> list[str]:

@@ -194,7 +194,7 @@ class _Build:
                     is_sandbox=True,
                 )
             )
-            scrub_sandbox(sandbox)
+            scrub_sandbox(sandbox, load_definition())
             self._on_progress("Compressing")
             self._run(
                 build_image_build(
@@ -234,13 +234,13 @@ class _Build:
         )
 
 
-def scrub_sandbox(sandbox: Path) -> None:
-    """Remove what the engine wrote down about the mirror, which may be nobody else's business."""
+def scrub_sandbox(sandbox: Path, definition: str) -> None:
+    """Put back the definition as it was written, and remove what the engine wrote down about the mirror, which may be nobody else's business."""
     folder = sandbox / ".singularity.d"
     labels = folder / "labels.json"
     kept = {key: value for key, value in json.loads(labels.read_text()).items() if not key.endswith(".mirrorurl")}
     labels.write_text(json.dumps(kept, indent=1))
-    (folder / "Singularity").write_text(load_definition(), encoding="utf-8")
+    (folder / "Singularity").write_text(definition, encoding="utf-8")
 
 
 def remove_build_folder(path: Path) -> None:

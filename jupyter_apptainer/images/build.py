@@ -1,0 +1,300 @@
+"""Build an image from a recipe: checked before, told about on the way, gone without a trace where it does not succeed.
+
+`build_image` waits, `build_image_async` is awaited; interrupting the one and cancelling the other stops the engine and removes
+what the build has made. The image appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..engine.command import Command
+from ..engine.environment import build_engine_environment
+from ..engine.locate import EngineInfo
+from ..engine.options import build_image_build
+from ..engine.runner import AsyncRunner, Runner
+from ..errors import BuildError, CommandError, RecipeInvalid
+from ..places import Places, make_private_dir
+from .build_log import BuildLog, OnProgress
+from .host_settings import build_variables, load_host_settings, write_build_settings
+from .preflight import check_debootstrap, check_space, check_target
+from .recipes.definition import parse_definition, resolve
+from .recipes.findings import Finding, sort_findings
+from .recipes.recipe import Recipe
+from .starter import remove_build_folder, scrub_sandbox
+
+# For mksquashfs. Blocks of 32 KiB spare memory in the program that mounts the image; lz4 unpacks fastest.
+COMPRESSIONS: Mapping[str, str] = {
+    "lz4": "-comp lz4 -b 32K",
+    "zstd": "-comp zstd -b 128K",
+    "gzip": "-comp gzip -b 128K",
+}
+_FAKED_LIBRARY = re.compile(
+    r"version `GLIBC_[\d.]+' not found.*\b(?:faked|fakeroot|libfakeroot)|\b(?:faked|libfakeroot)\S*.*`GLIBC_"
+)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """compression: a name in COMPRESSIONS. is_forced: replace an image of that name.
+
+    has_host_settings: the host's certificates, proxies and pip indexes reach %post, and do not stay. ca_bundle: the
+    certificates, by default those that SSL_CERT_FILE and the like name.
+    """
+
+    compression: str = "lz4"
+    is_forced: bool = False
+    has_host_settings: bool = False
+    ca_bundle: Path | None = None
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """What a build has made. log: the file with all that was printed."""
+
+    path: Path
+    definition: str
+    findings: tuple[Finding, ...]
+    log: Path
+    size_bytes: int
+    duration_s: float
+
+
+def build_image(
+    engine: EngineInfo,
+    places: Places,
+    recipe: Recipe,
+    target: Path,
+    options: BuildOptions | None = None,
+    *,
+    on_progress: OnProgress = lambda _: None,
+    environ: Mapping[str, str] | None = None,
+) -> BuiltImage:
+    """Build `target` from `recipe` and return what was made.
+
+    on_progress: told in a few words what begins. Raises RecipeInvalid for what was found before, with the findings as its last
+    lines; BuildError, DiskFull and the like for what went wrong on the way.
+    """
+    build = _Build(engine, places, recipe, target, options or BuildOptions(), on_progress, environ)
+    try:
+        steps = build.iter_steps()
+        command = _advance(steps, None)
+        while command is not None:
+            error: CommandError | None = None
+            try:
+                Runner().run(command, on_text=build.log.feed)
+            except CommandError as failure:
+                error = failure
+            command = _advance(steps, error)
+        return build.conclude()
+    finally:
+        build.clean_up()
+
+
+async def build_image_async(
+    engine: EngineInfo,
+    places: Places,
+    recipe: Recipe,
+    target: Path,
+    options: BuildOptions | None = None,
+    *,
+    on_progress: OnProgress = lambda _: None,
+    environ: Mapping[str, str] | None = None,
+) -> BuiltImage:
+    """`build_image` for code on an event loop; cancelling it stops the build."""
+    build = _Build(engine, places, recipe, target, options or BuildOptions(), on_progress, environ)
+    try:
+        steps = build.iter_steps()
+        command = await asyncio.to_thread(_advance, steps, None)
+        while command is not None:
+            error: CommandError | None = None
+            try:
+                await AsyncRunner().run(command, on_text=build.log.feed)
+            except CommandError as failure:
+                error = failure
+            command = await asyncio.to_thread(_advance, steps, error)
+        return build.conclude()
+    finally:
+        await asyncio.shield(asyncio.to_thread(build.clean_up))
+
+
+def check_build(
+    recipe: Recipe, target: Path, places: Places, options: BuildOptions, environ: Mapping[str, str] | None = None
+) -> tuple[Finding, ...]:
+    """Return all findings: the recipe's, and those of the places where the image will be made and put."""
+    definition = resolve(parse_definition(recipe.definition), {**recipe.build_args, **recipe.secret_args})
+    scratch = _find_scratch(places, os.environ if environ is None else environ)
+    return sort_findings(
+        [
+            *recipe.findings,
+            *check_target(target.absolute(), is_forced=options.is_forced),
+            *check_space(target.absolute(), scratch, definition, recipe.folder),
+            *check_debootstrap(definition),
+        ]
+    )
+
+
+def raise_for_errors(findings: tuple[Finding, ...], source: Path) -> None:
+    """Raise RecipeInvalid where there is an error among the findings."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        first = errors[0].render(str(source) if errors[0].line else "")
+        rest = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+        raise RecipeInvalid(
+            f"nothing was built: {first}{rest}",
+            hint="",
+            log_tail=[each.render(source.name if each.line else "") for each in errors[1:]],
+        )
+
+
+Steps = Generator[Command[None], CommandError | None, None]
+
+
+def _advance(steps: Steps, error: CommandError | None) -> Command[None] | None:
+    """Return the next command, or None at the end. error: how the last one failed."""
+    try:
+        # The first `send` to a generator takes nothing but None, and there is no error before it.
+        return steps.send(error)
+    except StopIteration:
+        return None
+
+
+def _find_scratch(places: Places, environ: Mapping[str, str]) -> Path:
+    named = environ.get("APPTAINER_TMPDIR")
+    return Path(named) if named else places.scratch
+
+
+class _Build:
+    """One build: its scratch folder, its log, its commands."""
+
+    def __init__(
+        self,
+        engine: EngineInfo,
+        places: Places,
+        recipe: Recipe,
+        target: Path,
+        options: BuildOptions,
+        on_progress: OnProgress,
+        environ: Mapping[str, str] | None,
+    ) -> None:
+        self._engine = engine
+        self._places = places
+        self._recipe = recipe
+        self._target = target.absolute()
+        self._options = options
+        self._environ = os.environ if environ is None else environ
+        # Named before they are made, so that an interrupt at any moment finds them.
+        self._scratch = _find_scratch(places, self._environ) / f"build-{secrets.token_hex(4)}"
+        self._fresh = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}")
+        self._findings: tuple[Finding, ...] = ()
+        self._started = time.monotonic()
+        self.log = BuildLog(places.cache / "builds", self._target.stem, on_progress)
+
+    def clean_up(self) -> None:
+        """Remove all that is not the finished image or the log."""
+        self.log.close()
+        self._fresh.unlink(missing_ok=True)
+        remove_build_folder(self._scratch)
+
+    def iter_steps(self) -> Steps:
+        """Check, and yield the commands one after the other; each is answered with the error that it ended with."""
+        self._findings = check_build(self._recipe, self._target, self._places, self._options, self._environ)
+        raise_for_errors(self._findings, self._recipe.source)
+        self.log.open()
+        env, binds = self._prepare()
+        first = self._build_first(env, binds)
+        error = yield first
+        if error and _FAKED_LIBRARY.search("\n".join(self.log.tail)):
+            self.log.begin("The host's fakeroot does not fit into this image: trying again without it")
+            error = yield replace(first, argv=_insert_flag(first.argv, "--ignore-fakeroot-command"))
+        if error:
+            raise self._explain(error)
+        if self._recipe.secret_args:
+            scrub_sandbox(self._scratch / "image", self._recipe.definition)
+            self.log.begin("Compressing")
+            error = yield self._build_command(str(self._scratch / "image"), env)
+            if error:
+                raise self._explain(error)
+
+    def conclude(self) -> BuiltImage:
+        """Give the image its name."""
+        self._fresh.replace(self._target)
+        return BuiltImage(
+            path=self._target,
+            definition=self._recipe.definition,
+            findings=self._findings,
+            log=self.log.path,
+            size_bytes=self._target.stat().st_size,
+            duration_s=time.monotonic() - self._started,
+        )
+
+    def _prepare(self) -> tuple[dict[str, str], tuple[str, ...]]:
+        temporary, settings_folder = self._scratch / "tmp", self._scratch / "settings"
+        if self._scratch.parent == self._places.scratch:
+            make_private_dir(self._scratch.parent)
+        make_private_dir(self._scratch)
+        temporary.mkdir()
+        settings_folder.mkdir()
+        (self._scratch / "recipe.def").write_text(self._recipe.definition, encoding="utf-8")
+        added = {"APPTAINER_TMPDIR": str(temporary)}
+        if not self._options.has_host_settings:
+            return build_engine_environment(self._environ) | added, ()
+        settings = load_host_settings(self._environ, self._options.ca_bundle)
+        variables = {name: _escape(value) for name, value in build_variables(settings).items()}
+        env = build_engine_environment({**settings.proxies, **self._environ}, variables) | added
+        if settings.ca_bundle:
+            env["SSL_CERT_FILE"] = str(settings.ca_bundle)
+        return env, write_build_settings(settings, settings_folder, {})
+
+    def _build_first(self, env: Mapping[str, str], binds: tuple[str, ...]) -> Command[None]:
+        source = str(self._scratch / "recipe.def")
+        if not self._recipe.secret_args:
+            return self._build_command(source, env, binds)
+        # What must not stay is removed from a folder, before it becomes an image.
+        return self._build_command(source, env, binds, sandbox=str(self._scratch / "image"))
+
+    def _build_command(
+        self, source: str, env: Mapping[str, str], binds: tuple[str, ...] = (), sandbox: str = ""
+    ) -> Command[None]:
+        is_definition = source.endswith(".def")
+        command = build_image_build(
+            self._engine,
+            sandbox or str(self._fresh),
+            source,
+            env,
+            build_args={**self._recipe.build_args, **self._recipe.secret_args} if is_definition else None,
+            mksquashfs_args=None if sandbox else COMPRESSIONS[self._options.compression],
+            binds=binds,
+            is_sandbox=bool(sandbox),
+        )
+        return replace(command, title=f"build {self._target.name}", subject=str(self._recipe.source), cwd=str(self._recipe.folder))
+
+    def _explain(self, error: CommandError) -> CommandError:
+        self.log.close()
+        if type(error) not in (CommandError, BuildError):
+            # Its own message and hint say more: no space, no user namespaces, no such image in the registry, …
+            return error
+        return BuildError(
+            error.message.replace(str(self._scratch / "recipe.def"), str(self._recipe.source)),
+            hint=f"{error.hint + '; ' if error.hint else ''}the whole log is in {self.log.path}",
+            command=error.command,
+            returncode=error.returncode,
+            log_tail=error.log_tail,
+        )
+
+
+def _insert_flag(argv: tuple[str, ...], flag: str) -> tuple[str, ...]:
+    at = argv.index("build") + 1
+    return (*argv[:at], flag, *argv[at:])
+
+
+def _escape(value: str) -> str:
+    """Keep the engine, which reads these values through a shell, from evaluating them."""
+    return re.sub(r'([\\"$`])', r"\\\1", value)

@@ -1,0 +1,1 @@
+"""Dockerfiles: read by BuildKit's own parser, and said again as a definition file."""
