@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, CommandRow] = {
     "engine": CommandRow("engine", "install | info: get an engine, show which one is used"),
     "kernel": CommandRow("kernel", "add | discover | list | show | check | explain | edit | remove"),
     "overlay": CommandRow("overlay", "create | list | info | grow | check | freeze | remove: what kernels write into"),
+    "image": CommandRow("image", "build: make images of what you have"),
     "instance": CommandRow("instance", "list | stop | logs: running containers of ours"),
     "gc": CommandRow("gc", "end what crashed kernels left behind"),
 }

@@ -274,7 +274,9 @@ class _Build:
             binds=binds,
             is_sandbox=bool(sandbox),
         )
-        return replace(command, title=f"build {self._target.name}", subject=str(self._recipe.source), cwd=str(self._recipe.folder))
+        return replace(
+            command, title=f"build {self._target.name}", subject=str(self._recipe.source), cwd=str(self._recipe.folder)
+        )
 
     def _explain(self, error: CommandError) -> CommandError:
         self.log.close()

@@ -48,16 +48,21 @@ def load_definition(path: Path, build_args: Mapping[str, str] | None = None, fol
 
 
 def load_dockerfile(
-    path: Path, build_args: Mapping[str, str] | None = None, *, base: str = "", target: str = ""
+    path: Path,
+    build_args: Mapping[str, str] | None = None,
+    *,
+    base: str = "",
+    target: str = "",
+    folder: Path | None = None,
 ) -> Recipe:
-    """Read a Dockerfile; its folder is what COPY takes from. base: an image instead of the last stage's own."""
-    folder = path.absolute().parent
+    """Read a Dockerfile. folder: what COPY takes from, by default the Dockerfile's own. base: an image instead of the last stage's own."""
+    place = (folder or path.parent).absolute()
     text = read_source(path)
     base_name = resolve_base(base)
     translation = translate_dockerfile(
-        text, Context.load(folder, path), build_args=build_args, base=base_name, target=target
+        text, Context.load(place, path), build_args=build_args, base=base_name, target=target
     )
-    return check_translation(Recipe(path, translation.definition, folder, findings=translation.findings))
+    return check_translation(Recipe(path, translation.definition, place, findings=translation.findings))
 
 
 def check_translation(recipe: Recipe) -> Recipe:

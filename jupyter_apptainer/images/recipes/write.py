@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 INDENT = "    "
 _TEMPLATE = re.compile(r"{{(?=\s*\w+\s*}})")
 _OPEN = "TWO_BRACES"
+# Stand for the braces of an argument that is meant as one.
+_ARGUMENT_BEGIN, _ARGUMENT_END = "\x01", "\x02"
 _MISREAD = re.compile(r"^(\s*%|bootstrap:)", re.IGNORECASE | re.MULTILINE)
 _QUOTED_PATH = re.compile(r"""[\s"']""")
 
@@ -74,6 +76,11 @@ def render_definition(stages: Iterable[StageDraft], notes: Sequence[str] = ()) -
     return head + "\n\n".join(stage.render() for stage in stages)
 
 
+def build_argument(name: str) -> str:
+    """Return what becomes `{{ name }}` in the definition."""
+    return f"{_ARGUMENT_BEGIN} {name} {_ARGUMENT_END}"
+
+
 def is_misread(script: str) -> bool:
     """Say whether the engine would take a line of `script` for the beginning of a section or a stage."""
     return bool(_MISREAD.search(script))
@@ -113,10 +120,10 @@ def _render_section(head: str, body: Iterable[str]) -> str:
 
 def _protect_templates(text: str) -> str:
     protected = _TEMPLATE.sub(lambda _: f"{{{{ {_OPEN} }}}}", text)
-    if protected == text:
-        return text
-    # An argument whose value is the two braces themselves is replaced once, and not looked at again.
-    return protected + f"\n%arguments\n{INDENT}{_OPEN}={{{{\n"
+    if protected != text:
+        # An argument whose value is the two braces themselves is replaced once, and not looked at again.
+        protected += f"\n%arguments\n{INDENT}{_OPEN}={{{{\n"
+    return protected.replace(_ARGUMENT_BEGIN, "{{").replace(_ARGUMENT_END, "}}")
 
 
 def _quote(path: str) -> str:

@@ -1,0 +1,114 @@
+"""`jupyter apptainer image build`: make an image of what a person has."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..config import ApptainerConfig, load_config
+from ..engine.locate import get_engine
+from ..errors import SpecError
+from ..images.build import COMPRESSIONS, BuildOptions, build_image, raise_for_errors
+from ..images.recipes.recipe import Recipe
+from ..images.recipes.sources import Kind, load_recipe
+from ..places import find_places
+from .output import print_note
+from .progress import show_progress
+from .verbs import add_verb
+
+_KINDS: tuple[Kind, ...] = ("def", "dockerfile", "environment", "requirements")
+
+
+def add_build(commands: Any) -> None:
+    """Add `build` to the commands of `image`."""
+    parser = add_verb(
+        commands,
+        "image",
+        "build",
+        "make an image of a definition file, a Dockerfile, an environment.yml, a requirements.txt or a folder of these; "
+        "it is checked first, and nothing is left of a build that fails",
+        "build analysis.sif --requirements requirements.txt",
+        "build tool.sif --dockerfile Dockerfile --build-arg VERSION=2.1",
+        "build course.sif . --base ./starter.sif",
+        "build tool.sif --dockerfile Dockerfile --print > tool.def",
+    )
+    parser.add_argument("out", metavar="OUT", help="the image's file, such as analysis.sif")
+    parser.add_argument(
+        "folder", metavar="FOLDER", nargs="?", help="a folder with a recipe in it, as repo2docker knows them"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--def", dest="def_", metavar="F", help="a definition file")
+    source.add_argument("--dockerfile", metavar="F", help="a Dockerfile; COPY takes from its folder")
+    source.add_argument("--environment", metavar="F", help="an environment.yml; ipykernel is added")
+    source.add_argument("--requirements", metavar="F", help="a requirements.txt or pyproject.toml; ipykernel is added")
+    parser.add_argument(
+        "--build-arg", action="append", default=[], metavar="K=V", help="an argument of the recipe (again for more)"
+    )
+    parser.add_argument(
+        "--base",
+        default="",
+        metavar="IMG",
+        help="begin with this image: a name in a registry, a file, or `mirror` for a system made of this host's packages "
+        "(default: the recipe's own, or a Python image of the registry, or `mirror` where that cannot be reached)",
+    )
+    parser.add_argument(
+        "--compression",
+        choices=tuple(COMPRESSIONS),
+        default="lz4",
+        help="lz4 (default) starts fastest, gzip is smallest",
+    )
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument(
+        "--host-settings",
+        action="store_true",
+        help="let certificates, proxies and pip's indexes of this host reach the build; they do not stay in the image",
+    )
+    parser.add_argument("--ca-bundle", metavar="FILE", help="the certificates for --host-settings, in PEM format")
+    parser.add_argument(
+        "--print", action="store_true", help="print the definition that would be built, and build nothing"
+    )
+    parser.set_defaults(func=_build)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    recipe = _load(arguments)
+    for finding in recipe.findings:
+        if finding.severity != "error":
+            print_note(finding.render(str(recipe.source) if finding.line else ""))
+    if arguments.print:
+        raise_for_errors(recipe.findings, recipe.source)
+        print(recipe.definition, end="")
+        return 0
+    settings = ApptainerConfig(config=load_config())
+    ca_bundle = arguments.ca_bundle or settings.ca_bundle
+    options = BuildOptions(
+        compression=arguments.compression,
+        is_forced=arguments.force,
+        has_host_settings=arguments.host_settings or bool(arguments.ca_bundle),
+        ca_bundle=Path(ca_bundle).expanduser() if ca_bundle else None,
+    )
+    places = find_places()
+    engine = get_engine(settings.engine_path or None, places=places)
+    with show_progress() as on_progress:
+        built = build_image(engine, places, recipe, Path(arguments.out), options, on_progress=on_progress)
+    print(built.path)
+    print_note(f"{built.size_bytes / 2**20:.0f} MiB in {built.duration_s:.0f} s; log: {built.log}")
+    return 0
+
+
+def _load(arguments: argparse.Namespace) -> Recipe:
+    named = {kind: getattr(arguments, "def_" if kind == "def" else kind) for kind in _KINDS}
+    kind: Kind = next((each for each in _KINDS if named[each]), "folder")
+    if (kind == "folder") == (arguments.folder is None):
+        raise SpecError("give one of --def F, --dockerfile F, --environment F, --requirements F, or a FOLDER")
+    build_args = dict(_split(text) for text in arguments.build_arg)
+    path = Path(named[kind] if kind != "folder" else arguments.folder).expanduser()
+    return load_recipe(kind, path, build_args=build_args, base=arguments.base)
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise SpecError(f"--build-arg {text!r}: expected NAME=VALUE")
+    return name, value
