@@ -187,7 +187,7 @@ class _Build:
         self._engine = engine
         self._places = places
         self._recipe = recipe
-        self._target = target.absolute()
+        self._target = Path(os.path.abspath(target))
         self._options = options
         self._environ = os.environ if environ is None else environ
         # Named before they are made, so that an interrupt at any moment finds them.
@@ -219,7 +219,7 @@ class _Build:
         if self._recipe.secret_args:
             scrub_sandbox(self._scratch / "image", self._recipe.definition)
             self.log.begin("Compressing")
-            error = yield self._build_command(str(self._scratch / "image"), env)
+            error = yield self._build_command(str(self._write_second()), env)
             if error:
                 raise self._explain(error)
 
@@ -263,20 +263,30 @@ class _Build:
     def _build_command(
         self, source: str, env: Mapping[str, str], binds: tuple[str, ...] = (), sandbox: str = ""
     ) -> Command[None]:
-        is_definition = source.endswith(".def")
+        is_first = source.endswith("recipe.def")
         command = build_image_build(
             self._engine,
             sandbox or str(self._fresh),
             source,
             env,
-            build_args={**self._recipe.build_args, **self._recipe.secret_args} if is_definition else None,
+            build_args={**self._recipe.build_args, **self._recipe.secret_args} if is_first else None,
             mksquashfs_args=None if sandbox else COMPRESSIONS[self._options.compression],
             binds=binds,
             is_sandbox=bool(sandbox),
         )
         return replace(
-            command, title=f"build {self._target.name}", subject=str(self._recipe.source), cwd=str(self._recipe.folder)
+            command,
+            title=f"build {self._target.name}",
+            subject=str(self._recipe.source),
+            cwd=str(self._recipe.folder if is_first else self._scratch),
         )
+
+    def _write_second(self) -> Path:
+        """The definition of an image is what it was built from last; so this one has the first in it, as comments."""
+        path = self._scratch / "second.def"
+        comments = "".join(f"# {line}\n" for line in self._recipe.definition.splitlines())
+        path.write_text(f"{comments}\nBootstrap: localimage\nFrom: image\n", encoding="utf-8")
+        return path
 
     def _explain(self, error: CommandError) -> CommandError:
         self.log.close()

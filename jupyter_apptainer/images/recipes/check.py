@@ -95,20 +95,13 @@ def check_resolved(definition: Definition) -> Iterator[Finding]:
 
 def _check_headers(stage: Stage) -> Iterator[Finding]:
     for line in stage.stray:
-        if _DOCKERFILE.match(line.text.strip()):
-            yield Finding(
-                line.number,
-                "error",
-                "dockerfile",
-                f"{line.text.split()[0]} is a word of Dockerfiles, not of definition files",
-                "if all of it is a Dockerfile, build it with --dockerfile",
-            )
-        else:
-            yield Finding(
-                line.number, "error", "header-no-colon", f"no header: {line.text.strip()!r}", "write `Key: value`"
-            )
+        yield _describe_stray(stage, line.number, line.text.strip())
     for header in stage.headers:
-        if header.key not in HEADERS and not _NUMBERED.match(header.key):
+        first, space, rest = header.key.partition(" ")
+        if space and (first in HEADERS or _DOCKERFILE.match(header.key)):
+            # `From debian:12` has a colon too, in the wrong place.
+            yield _describe_stray(stage, header.line, f"{first.upper()} {rest}:{header.value}")
+        elif header.key not in HEADERS and not _NUMBERED.match(header.key):
             near = find_nearest(header.key, HEADERS)
             yield Finding(
                 header.line,
@@ -122,9 +115,20 @@ def _check_headers(stage: Stage) -> Iterator[Finding]:
             yield Finding(
                 header.line, "warning", "header-twice", f"{header.key} is given again in line {counting.line}"
             )
-    if stage.stray and any(_DOCKERFILE.match(line.text.strip()) for line in stage.stray):
-        return
     yield from _check_agent(stage)
+
+
+def _describe_stray(stage: Stage, number: int, text: str) -> Finding:
+    word = text.split()[0]
+    if _DOCKERFILE.match(text + " ") and not stage.agent:
+        return Finding(
+            number,
+            "error",
+            "dockerfile",
+            f"{word} is a word of Dockerfiles, not of definition files",
+            "if all of it is a Dockerfile, build it with --dockerfile",
+        )
+    return Finding(number, "error", "header-no-colon", f"no header: {text!r}", "write `Key: value`")
 
 
 def _check_agent(stage: Stage) -> Iterator[Finding]:

@@ -174,7 +174,10 @@ def resolve(definition: Definition, build_args: Mapping[str, str]) -> Definition
 def parse_file_copies(section: Section) -> tuple[FileCopy, ...]:
     """Parse the lines of %files."""
     words = section.argument.split("#")[0].split()
-    stage = words[1] if len(words) == 2 else ""
+    if len(words) not in (0, 2):
+        # The engine leaves such a section out.
+        return ()
+    stage = words[1] if words else ""
     copies: list[FileCopy] = []
     for line in section.lines:
         text = line.text.strip()

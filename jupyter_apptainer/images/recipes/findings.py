@@ -49,5 +49,6 @@ def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def find_nearest(word: str, known: Sequence[str]) -> str:
     """Return the known word that was probably meant, or an empty text."""
-    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
-    return near[0] if near else ""
+    by_lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[near[0]] if near else ""

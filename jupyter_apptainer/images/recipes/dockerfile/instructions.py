@@ -116,7 +116,7 @@ def _find_unknown(instructions: tuple[Instruction, ...]) -> list[Finding]:
     found: list[Finding] = []
     for each in instructions:
         if each.keyword not in KNOWN:
-            near = find_nearest(each.keyword, [name.lower() for name in KNOWN]).upper()
+            near = find_nearest(each.keyword, KNOWN)
             hint = (
                 f"did you mean {near}?" if near else "if it belongs to the line above, that must end with a backslash"
             )

@@ -90,7 +90,10 @@ def load_project(
     """Read a pyproject.toml: its project is installed, with its dependencies, from the folder that the file is in."""
     findings, wanted = _check_project(read_source(path))
     version, refusal = _choose_python(python, wanted)
+    findings += refusal
     folder = path.absolute().parent
+    if findings:
+        return Recipe(path, "", folder, findings=sort_findings(findings))
     selection = Context(folder, parse_ignore(LEFT_OUT)).select(".")
     given = extras or Extras()
     files = [(source, f"{STAGING}/project/{target}") for source, target in selection.files]
@@ -98,7 +101,7 @@ def load_project(
         findings.append(Finding(0, "note", "links", f"{len(selection.links)} links in the folder are left out"))
     system, arguments = choose_system(base, PYTHON_IMAGE.format(version=version), environ)
     definition = build_pip_definition(system, [], [], replace(given, files=(*given.files, *files)), project="project")
-    return _conclude(path, folder, definition, [*findings, *refusal], arguments)
+    return _conclude(path, folder, definition, findings, arguments)
 
 
 def choose_system(

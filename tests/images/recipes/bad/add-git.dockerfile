@@ -1,0 +1,3 @@
+FROM debian:12
+ADD https://example.org/repo.git /src
+# finding: 2 error add-git git clone

@@ -1,0 +1,3 @@
+FROM debian:12
+COPY ignored.txt /opt
+# finding: 2 error copy-missing .dockerignore

@@ -1,0 +1,3 @@
+FROM debian:12
+COPY ../secrets /opt
+# finding: 2 error copy-outside into that folder

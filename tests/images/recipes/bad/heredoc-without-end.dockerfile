@@ -1,0 +1,4 @@
+FROM debian:12
+RUN <<EOF
+true
+# finding: 2 error syntax stand alone

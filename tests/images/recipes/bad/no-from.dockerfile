@@ -1,0 +1,2 @@
+RUN true
+# finding: 1 error no-from FROM debian:12

@@ -1,0 +1,3 @@
+FROM scratch
+RUN true
+# finding: 2 error no-shell no shell
