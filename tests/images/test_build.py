@@ -57,9 +57,9 @@ COPY run.sh /bin/hello
 FROM localimage:{image}
 ARG VERSION
 ENV VERSION=$VERSION PATH=/opt/tools/bin:$PATH
-WORKDIR /work
-RUN rm -rf /work && mkdir /work && echo old >name; cd /; LOST=1
-RUN test "$(pwd)" = /work && test -z "$LOST" && test "$(cat name)" = old && test "$VERSION" = 7
+WORKDIR /place
+RUN cd / && rm -rf /place && mkdir /place && echo old >/place/name; LOST=1
+RUN test "$(pwd)" = /place && test -z "$LOST" && test "$(cat name)" = old && test "$VERSION" = 7
 COPY tree .
 COPY --from=files /bin /opt/tools/bin/
 COPY --chmod=600 name ./private
@@ -152,17 +152,17 @@ def test_dockerfile_becomes_the_image_that_docker_would_make(
     recipe = load_recipe("dockerfile", write_dockerfile(tmp_path, small_image), build_args={"VERSION": "7"})
     told: list[str] = []
     built = build_image(engine, places, recipe, tmp_path / "out.sif", on_progress=told.append)
-    assert ask(built.path, "/.singularity.d/runscript") == "/work|7|first|second word|"
-    assert ask(built.path, "/.singularity.d/runscript", "x", "y z") == "/work|7|first|x|y z|"
-    assert ask(built.path, "cat", "/work/template") == "{{ name }}\n%percent"
-    assert ask(built.path, "sh", "-c", "ls -d /.copied 2>/dev/null; ls -A /work") == "link\nname\nprivate\ntemplate"
+    assert ask(built.path, "/.singularity.d/runscript") == "/place|7|first|second word|"
+    assert ask(built.path, "/.singularity.d/runscript", "x", "y z") == "/place|7|first|x|y z|"
+    assert ask(built.path, "cat", "/place/template") == "{{ name }}\n%percent"
+    assert ask(built.path, "sh", "-c", "ls -d /.copied 2>/dev/null; ls -A /place") == "link\nname\nprivate\ntemplate"
     # What was built from is kept, with the engine's arguments replaced.
     assert "Dockerfile line 8" in ask(built.path, "cat", "/.singularity.d/Singularity")
     assert read_compression(built.path) == LZ4
     assert built.size_bytes == built.path.stat().st_size
     assert told[0] == "Copying files"
     assert told[-1] == "Compressing"
-    assert any(text.startswith("RUN rm -rf /work") for text in told)
+    assert any(text.startswith("RUN cd / && rm -rf /place") for text in told)
     assert "Build complete" in built.log.read_text()
     assert stat.S_IMODE(built.log.stat().st_mode) == 0o600
     assert list_scratch(places) == []
