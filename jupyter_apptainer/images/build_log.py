@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..engine.command import parse_log_lines, strip_ansi
-from ..engine.runner import Stream
+from ..engine.output import Stream
 from ..places import make_private_dir
 
 KEPT_LOGS = 30
