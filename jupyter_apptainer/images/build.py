@@ -20,7 +20,7 @@ from ..engine.environment import build_engine_environment
 from ..engine.locate import EngineInfo
 from ..engine.options import build_image_build
 from ..engine.runner import AsyncRunner, Runner
-from ..errors import BuildError, CommandError, RecipeInvalid
+from ..errors import BuildError, CommandError, RecipeInvalid, SpecError
 from ..places import Places, make_private_dir
 from .build_log import BuildLog, OnProgress
 from .host_settings import build_variables, load_host_settings, write_build_settings
@@ -205,6 +205,9 @@ class _Build:
 
     def iter_steps(self) -> Steps:
         """Check, and yield the commands one after the other; each is answered with the error that it ended with."""
+        if self._options.compression not in COMPRESSIONS:
+            known = ", ".join(COMPRESSIONS)
+            raise SpecError(f"compression: {self._options.compression!r} is unknown; expected one of {known}")
         self._findings = check_build(self._recipe, self._target, self._places, self._options, self._environ)
         raise_for_errors(self._findings, self._recipe.source)
         self.log.open()

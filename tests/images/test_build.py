@@ -169,6 +169,7 @@ def test_dockerfile_becomes_the_image_that_docker_would_make(
 
 
 @pytest.mark.user
+@pytest.mark.slow
 def test_requirements_are_installed_beside_what_the_base_has(
     engine: EngineInfo, starter_image: Path, places: Places, tmp_path: Path, ask: Ask
 ) -> None:

@@ -17,8 +17,21 @@ from .context import Context
 from .copies import add_copy
 from .entry import finish_entry
 from .instructions import Instruction, parse_dockerfile
+from .metadata import (
+    enter_folder,
+    leave_out,
+    make_volumes,
+    report_ports,
+    set_command,
+    set_entrypoint,
+    set_environment,
+    set_labels,
+    set_maintainer,
+    set_shell,
+    set_user,
+)
 from .run import add_run
-from .state import STAGING, StageState, join_path
+from .state import STAGING, StageState
 from .words import Word, expand
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x", "riscv64": "riscv64"}
@@ -71,20 +84,20 @@ class _Translator:
             "RUN": add_run,
             "COPY": self._copy,
             "ADD": self._copy,
-            "ENV": _set_environment,
+            "ENV": set_environment,
             "ARG": self._declare,
-            "WORKDIR": _enter,
-            "USER": _become,
-            "LABEL": _label,
-            "MAINTAINER": _maintain,
-            "ENTRYPOINT": _set_entrypoint,
-            "CMD": _set_command,
-            "SHELL": _set_shell,
-            "EXPOSE": _expose,
-            "VOLUME": _make_volumes,
-            "HEALTHCHECK": _leave_out("healthcheck", "HEALTHCHECK has no counterpart and is left out"),
-            "STOPSIGNAL": _leave_out("stopsignal", "STOPSIGNAL has no counterpart and is left out"),
-            "ONBUILD": _leave_out("onbuild", "ONBUILD has no counterpart and is left out"),
+            "WORKDIR": enter_folder,
+            "USER": set_user,
+            "LABEL": set_labels,
+            "MAINTAINER": set_maintainer,
+            "ENTRYPOINT": set_entrypoint,
+            "CMD": set_command,
+            "SHELL": set_shell,
+            "EXPOSE": report_ports,
+            "VOLUME": make_volumes,
+            "HEALTHCHECK": leave_out("healthcheck", "HEALTHCHECK has no counterpart and is left out"),
+            "STOPSIGNAL": leave_out("stopsignal", "STOPSIGNAL has no counterpart and is left out"),
+            "ONBUILD": leave_out("onbuild", "ONBUILD has no counterpart and is left out"),
         }
 
     def add(self, instruction: Instruction) -> None:
@@ -252,97 +265,6 @@ class _Translator:
                 f"COPY --from={origin}: there is no such stage, so it is taken for an image",
                 f"did you mean {near}?",
             )
-
-
-def _set_environment(state: StageState, instruction: Instruction) -> None:
-    # All words of one ENV see the values from before it.
-    pairs = zip(instruction.words[::2], instruction.words[1::2], strict=False)
-    for name, word in [(state.expand(name).shown, state.expand(value)) for name, value in pairs]:
-        state.arguments.discard(name)
-        state.set_variable(name, word, is_environment=True)
-
-
-def _enter(state: StageState, instruction: Instruction) -> None:
-    state.workdir = join_path(state.workdir, state.expand(" ".join(instruction.words)))
-    if state.has_shell:
-        state.add(f"mkdir -p {state.workdir.shell}")
-
-
-def _become(state: StageState, instruction: Instruction) -> None:
-    name = state.expand(instruction.words[0]).known if instruction.words else ""
-    user = (name or "").split(":")[0]
-    if user in ("root", "0"):
-        if state.user and state.has_shell:
-            state.add("export HOME=/root")
-        state.user = ""
-        return
-    state.user = user or instruction.words[0]
-    if user and state.has_shell:
-        # Everything runs as root, but what the user's commands leave "at home" should be found there.
-        field = f"[^:]*:[^:]*:{user}" if user.isdigit() else f"{user}:[^:]*:[^:]*"
-        state.add(f"export HOME=\"$(sed -n 's/^{field}:[^:]*:[^:]*:\\([^:]*\\):.*/\\1/p' /etc/passwd)\"")
-    state.report(
-        instruction,
-        "warning",
-        "user",
-        f"USER {state.user}: what follows runs as root here, and the container as whoever starts it",
-        "what the commands leave in /root can be read by nobody else",
-    )
-
-
-def _label(state: StageState, instruction: Instruction) -> None:
-    for name, value in zip(instruction.words[::2], instruction.words[1::2], strict=False):
-        key, text = state.expand(name).shown, state.expand(value).shown
-        if "\n" in text:
-            state.report(instruction, "note", "label-lines", f"the label {key} is put into one line")
-        state.draft.labels[key.replace(" ", "-")] = " ".join(text.split("\n"))
-
-
-def _maintain(state: StageState, instruction: Instruction) -> None:
-    state.draft.labels["maintainer"] = " ".join(instruction.words)
-
-
-def _set_entrypoint(state: StageState, instruction: Instruction) -> None:
-    state.entrypoint = instruction
-    if not state.is_command_own:
-        # A new entry point takes the arguments of what the stage begins with away.
-        state.command = None
-
-
-def _set_command(state: StageState, instruction: Instruction) -> None:
-    state.command = instruction
-    state.is_command_own = True
-
-
-def _set_shell(state: StageState, instruction: Instruction) -> None:
-    state.shell = instruction.words
-
-
-def _expose(state: StageState, instruction: Instruction) -> None:
-    ports = " ".join(state.expand(word).shown for word in instruction.words)
-    state.report(instruction, "note", "expose", f"EXPOSE {ports}: a container shares the host's network")
-
-
-def _make_volumes(state: StageState, instruction: Instruction) -> None:
-    for word in instruction.words:
-        folder = state.expand(word) if not instruction.is_json else Word((word,))
-        if state.has_shell:
-            state.add(f"mkdir -p {folder.shell}")
-        state.report(
-            instruction,
-            "note",
-            "volume",
-            f"VOLUME {folder.shown}: an image is read-only, bind a folder there at run time",
-            f"`--bind FOLDER:{folder.shown}`",
-        )
-
-
-def _leave_out(code: str, reason: str) -> Callable[[StageState, Instruction], None]:
-    def report(state: StageState, instruction: Instruction) -> None:
-        if instruction.words[:1] != ("NONE",):
-            state.report(instruction, "warning" if code == "onbuild" else "note", code, reason)
-
-    return report
 
 
 def _finish_stage(state: StageState) -> None:

@@ -111,8 +111,7 @@ def choose_system(
 
     Where no base is named: `image` from the registry where that answers, else a system from this host's mirror.
     """
-    settings = load_host_settings(os.environ if environ is None else environ)
-    chosen = base or (image if is_registry_reachable(settings) else MIRROR)
+    chosen = base or (image if _can_fetch(environ) else MIRROR)
     if chosen != MIRROR:
         return BaseSystem(parse_base(resolve_base(chosen))), {}
     try:
@@ -129,6 +128,10 @@ def choose_system(
     }
     arguments = {name: source.arguments[name] for name in ("SUITE", "MIRROR")} | {"APT_SOURCE": source.apt_source}
     return BaseSystem(Base("debootstrap", ""), headers, build_argument("APT_SOURCE")), arguments
+
+
+def _can_fetch(environ: Mapping[str, str] | None) -> bool:
+    return is_registry_reachable(load_host_settings(os.environ if environ is None else environ))
 
 
 def _conclude(
