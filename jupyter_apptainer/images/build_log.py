@@ -78,6 +78,8 @@ def find_phase(line: str) -> str:
     """Return what begins with this line of output, or an empty text. A script's own `== What it does` counts too."""
     if line.startswith("== "):
         return line.removeprefix("== ").strip()
+    if line.startswith("I: Retrieving "):
+        return "Making a system of the mirror's packages"
     messages = parse_log_lines(line)
     if not messages or messages[0].level != "INFO":
         return ""

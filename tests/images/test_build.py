@@ -24,6 +24,7 @@ from jupyter_apptainer.engine.options import build_exec
 from jupyter_apptainer.engine.runner import Runner
 from jupyter_apptainer.errors import BuildError, RecipeInvalid
 from jupyter_apptainer.images.build import BuildOptions, build_image, build_image_async
+from jupyter_apptainer.images.build_log import BuildLog, find_phase
 from jupyter_apptainer.images.recipes.recipe import Recipe, load_definition
 from jupyter_apptainer.images.recipes.sources import load_recipe
 from jupyter_apptainer.places import Places
@@ -306,6 +307,35 @@ def test_place_is_checked_before_the_build(
     if code == "target-exists":
         build_image(engine, places, recipe, tmp_path / name, BuildOptions(is_forced=True))
         assert (tmp_path / "there.sif").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "phase"),
+    [
+        pytest.param("INFO:    Running post scriptlet", "Running %post", id="script"),
+        pytest.param("INFO:    Fetching OCI image...", "Fetching the base image", id="registry"),
+        pytest.param("INFO:    Creating SIF file...", "Compressing", id="end"),
+        pytest.param("I: Retrieving InRelease", "Making a system of the mirror's packages", id="debootstrap"),
+        pytest.param("== Training a model", "Training a model", id="own"),
+        pytest.param("Copying a to b", "", id="output-of-a-program"),
+        pytest.param("WARNING: Running post scriptlet", "", id="warning"),
+    ],
+)
+def test_phase_is_read_from_the_output(line: str, phase: str) -> None:
+    assert find_phase(line) == phase
+
+
+def test_pieces_of_output_become_whole_lines(tmp_path: Path) -> None:
+    told: list[str] = []
+    log = BuildLog(tmp_path / "builds", "a", told.append)
+    tmp_path.chmod(0o700)
+    log.open()
+    for piece in ("== fi", "rst\nplain\n== sec", "ond"):
+        log.feed("stdout", piece)
+        log.feed("stderr", "")
+    log.close()
+    assert told == ["first", "second"]
+    assert log.path.read_text() == "== first\nplain\n== second\n"
 
 
 def test_command_prints_the_definition_and_what_is_left_out(tmp_path: Path) -> None:
