@@ -287,8 +287,9 @@ class _Build:
     def _write_second(self) -> Path:
         """The definition of an image is what it was built from last; so this one has the first in it, as comments."""
         path = self._scratch / "second.def"
+        # Below the header: what is above it, the engine drops.
         comments = "".join(f"# {line}\n" for line in self._recipe.definition.splitlines())
-        path.write_text(f"{comments}\nBootstrap: localimage\nFrom: image\n", encoding="utf-8")
+        path.write_text(f"Bootstrap: localimage\nFrom: image\n\n{comments}", encoding="utf-8")
         return path
 
     def _explain(self, error: CommandError) -> CommandError:

@@ -105,7 +105,7 @@ def _finish(draft: StageDraft, system: BaseSystem, extras: Extras) -> str:
     draft.post += ["", "cd /", f"rm -rf {STAGING} /root/.cache"]
     if system.apt_source:
         # Where it came from is nobody's business elsewhere, and may not be reachable there.
-        draft.post += [": >/etc/apt/sources.list", "rm -rf /var/lib/apt/lists/*"]
+        draft.post += [": >/etc/apt/sources.list", "rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*"]
     draft.runscript = ['exec python3 "$@"']
     draft.test = _TEST
     return render_definition([draft])
