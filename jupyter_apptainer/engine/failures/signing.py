@@ -1,0 +1,45 @@
+"""Failures of signing and verifying."""
+
+from __future__ import annotations
+
+from ... import errors as e
+from .rule import Rule, build_row
+
+ROWS: tuple[Rule, ...] = (
+    build_row(
+        "signature-none",
+        r"signature not found for object group",
+        e.SignatureError,
+        "the image {subject} is not signed",
+        "sign it with a key of yours: `jupyter apptainer image sign {subject}`; or ask its maker for a signed one",
+    ),
+    build_row(
+        "signature-broken",
+        r"data object integrity compromised|header integrity compromised|descriptor integrity compromised|"
+        r"data object count|signed object\(s\) missing",
+        e.SignatureError,
+        "the image {subject} has been changed since it was signed: do not use it",
+        "fetch it again from its maker",
+    ),
+    build_row(
+        "signature-unknown-key",
+        r"signature made by unknown entity",
+        e.SignatureError,
+        "the image {subject} is signed with a key that this machine does not know",
+        "get the maker's public key, check its fingerprint with them, and add it: `apptainer key import FILE`",
+    ),
+    build_row(
+        "signing-no-key",
+        r"keyring is empty|no private keys? (?:in|found)|no local keys found",
+        e.SignatureError,
+        "there is no key to sign {subject} with",
+        "make one: `apptainer key newpair`; others verify with its public part: `apptainer key export FILE`",
+    ),
+    build_row(
+        "signing-passphrase",
+        r"(?:could not decrypt|failed to decrypt|unable to unlock|decrypting) [^\n]*key|private key checksum failure",
+        e.SignatureError,
+        "the key could not be unlocked: the passphrase is wrong, or was not given",
+        "type it when asked, or give it on standard input",
+    ),
+)
