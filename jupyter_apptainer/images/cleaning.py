@@ -13,7 +13,8 @@ from ..engine.runner import Runner
 from ..places import Places
 from .catalogue import find_stale_contents
 from .records import iter_records, remove_record
-from .transfer import find_part_files
+from .starter import remove_build_folder
+from .transfer import find_parts
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Leftover:
 
 def clean_images(places: Places, folders: Iterable[Path], *, is_dry: bool = False) -> list[Leftover]:
     """Remove leftovers and return them. is_dry: only look."""
-    found = [*_clean_parts(folders, is_dry), *_clean_records(places, is_dry)]
+    found = [*_clean_parts([*folders, places.scratch], is_dry), *_clean_records(places, is_dry)]
     for path in find_stale_contents(places):
         found.append(
             Leftover(str(path), "what is kept about an image that has changed or is gone", path.stat().st_size)
@@ -44,10 +45,12 @@ def clean_engine_cache(engine: EngineInfo, environ: Mapping[str, str]) -> None:
 
 def _clean_parts(folders: Iterable[Path], is_dry: bool) -> list[Leftover]:
     found = []
-    for path in (path for folder in folders for path in find_part_files(folder)):
-        found.append(Leftover(str(path), "half an image of a pull that was killed", path.stat().st_size))
+    for path in (path for folder in folders for path in find_parts(folder)):
+        files = [path, *path.rglob("*")]
+        size = sum(each.lstat().st_size for each in files if each.is_file())
+        found.append(Leftover(str(path), "half an image of a pull that was killed", size))
         if not is_dry:
-            path.unlink(missing_ok=True)
+            remove_build_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
     return found
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,8 @@ from .starter import COMPRESSION, remove_build_folder
 PART_PREFIX = ".jpa-pull-"
 # How often a download's growth is shown.
 _TICK_S = 0.25
+# Homes are shared between hosts: after a day without growth a pull on another one counts as dead.
+_ABANDONED_S = 86400.0
 _PHASES = {
     "Downloading": "Downloading",
     "Fetching OCI image": "Downloading",
@@ -136,8 +139,8 @@ def build_transfer_environment(settings: Settings) -> dict[str, str]:
     return env
 
 
-def find_part_files(folder: Path) -> list[Path]:
-    """Return what pulls that were killed left in a folder. Those of a process that still runs are left out."""
+def find_parts(folder: Path) -> list[Path]:
+    """Return what pulls that were killed left in a folder, files and folders. Those of a process that still runs are left out."""
     return [path for path in folder.glob(f"{PART_PREFIX}*") if not _is_in_use(path)]
 
 
@@ -207,7 +210,7 @@ class _Pull:
         # The user's own choice of a disk stays; a folder of its own can be removed whatever the engine leaves in it.
         chosen = env.get("APPTAINER_TMPDIR") or env.get("SINGULARITY_TMPDIR")
         parent = Path(chosen) if chosen else make_private_dir(self._places.scratch)
-        scratch = parent / f"jpa-pull-{secrets.token_hex(4)}"
+        scratch = parent / self._build_name()
         env |= {"APPTAINER_TMPDIR": str(scratch), "SINGULARITY_TMPDIR": str(scratch)}
         command = self._build_command(str(part), pinned, env)
         try:
@@ -232,10 +235,14 @@ class _Pull:
             if phase:
                 self._on_progress(Progress(phase))
 
+    def _build_name(self) -> str:
+        """Return a name that tells whose it is: what a pull that was killed has left can be found by it."""
+        return f"{PART_PREFIX}{self._places.hostname}.{os.getpid()}-{secrets.token_hex(4)}"
+
     @contextmanager
     def _replacing(self) -> Iterator[Path]:
         """Yield a name beside the target; it becomes the target if the block succeeds, and is removed if not."""
-        part = self._target.with_name(f"{PART_PREFIX}{os.getpid()}-{secrets.token_hex(4)}")
+        part = self._target.with_name(self._build_name())
         try:
             yield part
             part.chmod(0o755)
@@ -300,5 +307,9 @@ def _measure(path: Path) -> int:
 
 
 def _is_in_use(path: Path) -> bool:
-    pid = path.name.removeprefix(PART_PREFIX).partition("-")[0]
-    return pid.isdigit() and os.path.isdir(f"/proc/{pid}")
+    """Say whether the process that a file is named after may still run; on another host nobody here knows."""
+    owner = path.name.removeprefix(PART_PREFIX).rpartition("-")[0]
+    host, _, pid = owner.rpartition(".")
+    if host != socket.gethostname():
+        return time.time() - path.stat().st_mtime < _ABANDONED_S
+    return os.path.isdir(f"/proc/{pid}")
