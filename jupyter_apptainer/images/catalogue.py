@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -26,6 +27,7 @@ from .sif import Signature
 
 _FORMAT = 1
 _MAX_ENTRIES = 10_000
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,18 @@ class Difference:
 
 def find_image_dirs(places: Places, configured: Iterable[str], environ: Mapping[str, str]) -> list[Path]:
     """Return the folders for images, ours last. One that names a variable that is not set is left out."""
+    found = [*(_fill(text, environ) for text in configured), str(places.images)]
+    return [Path(path) for path in dict.fromkeys(found) if os.path.isabs(path)]
+
+
+def _fill(text: str, environ: Mapping[str, str]) -> str:
+    """Fill in `~`, `$NAME` and `${NAME}`; an empty text where a variable is not set."""
     home = environ.get("HOME") or str(Path.home())
-    found: list[Path] = []
-    for text in configured:
-        named = os.path.expandvars(text.replace("~", home, 1) if text.startswith("~") else text)
-        if os.path.isabs(named) and "$" not in named:
-            found.append(Path(named))
-    return list(dict.fromkeys([*found, places.images]))
+    text = home + text[1:] if text == "~" or text.startswith("~/") else text
+    names = [plain or braced for plain, braced in _VARIABLE.findall(text)]
+    if not all(environ.get(name) for name in names):
+        return ""
+    return _VARIABLE.sub(lambda match: environ[match[1] or match[2]], text)
 
 
 def list_images(places: Places, folders: Iterable[Path], named: Iterable[str] = ()) -> list[Image]:

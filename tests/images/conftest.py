@@ -120,5 +120,10 @@ def small_sif(lab: Lab, root: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def key(lab: Lab) -> Lab:
     """A key to sign with, in the laboratory's own ring; its passphrase is `sea salt`."""
     names = ("--name", "Ada", "--email", "ada@example.org", "--comment", "", "--password", "sea salt", "--push=false")
-    subprocess.run([lab.engine.path, "key", "newpair", *names], env=lab.environ, check=True, capture_output=True)
+    subprocess.run(
+        [lab.engine.path, "key", "newpair", "--bit-length", "2048", *names],
+        env=lab.environ,
+        check=True,
+        capture_output=True,
+    )
     return lab
