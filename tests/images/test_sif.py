@@ -20,7 +20,7 @@ from jupyter_apptainer.images.content import find_origin, read_content
 from jupyter_apptainer.images.identity import check_image
 from jupyter_apptainer.images.sif import MAX_TEXT_BYTES, read_json, read_sif, read_text
 from jupyter_apptainer.images.signing import sign_image, verify_image
-from tests.images.conftest import Lab
+from tests.laboratory import Lab
 
 _TABLE, _DESCRIPTOR = 4096, 585
 

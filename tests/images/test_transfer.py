@@ -23,7 +23,7 @@ from jupyter_apptainer.images.login import log_in, log_out
 from jupyter_apptainer.images.records import find_pulled, find_record, iter_records, remove_record
 from jupyter_apptainer.images.transfer import PART_PREFIX, Progress, Pulled, Settings, pull_image, push_image
 from jupyter_apptainer.places import Places
-from tests.images.conftest import Lab
+from tests.laboratory import Lab
 from tests.registry import PASSWORD, USER, BreakingProxy, OciImage, Registry
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"

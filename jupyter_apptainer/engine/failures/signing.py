@@ -30,14 +30,14 @@ ROWS: tuple[Rule, ...] = (
     ),
     build_row(
         "signing-no-key",
-        r"keyring is empty|no private keys? (?:in|found)|no local keys found",
+        r"keyring is empty|Failed to sign container: index out of range",
         e.SignatureError,
-        "there is no key to sign {subject} with",
-        "make one: `apptainer key newpair`; others verify with its public part: `apptainer key export FILE`",
+        "there is no key to sign {subject} with, or not the one that was named",
+        "see which there are: `apptainer key list --secret`; make one: `apptainer key newpair`; others verify with its public part: `apptainer key export FILE`",
     ),
     build_row(
         "signing-passphrase",
-        r"(?:could not decrypt|failed to decrypt|unable to unlock|decrypting) [^\n]*key|private key checksum failure",
+        r"private key checksum failure",
         e.SignatureError,
         "the key could not be unlocked: the passphrase is wrong, or was not given",
         "type it when asked, or give it on standard input",

@@ -1,4 +1,4 @@
-"""A registry, a small image in it, and small images on disk: made once for all tests of this room."""
+"""Fixtures about images: a registry, a small image in it, and small images on disk, each made once for all tests."""
 
 from __future__ import annotations
 
