@@ -69,16 +69,19 @@ def build_sign(
     return Command((engine.path, "sign", *flags, image), env, returns_nothing, f"sign {image}", image, timeout_s=300)
 
 
-def build_verify(
+def build_check_signatures(
     engine: EngineInfo, image: str, env: Mapping[str, str], *, is_local: bool = False
 ) -> Command[tuple[SignerCheck, ...]]:
-    """`verify`. is_local: ask no key server."""
+    """`verify`, for people; `signature.build_verify` is for policies. is_local: ask no key server.
+
+    All objects have to be signed: an overlay that somebody added to a signed image would be mounted too.
+    """
     flags = ("--local",) if is_local else ()
-    argv = (engine.path, "verify", "--json", *flags, image)
-    return Command(argv, env, parse_verify, f"verify {image}", image, timeout_s=300)
+    argv = (engine.path, "verify", "--all", "--json", *flags, image)
+    return Command(argv, env, parse_signatures, f"verify {image}", image, timeout_s=300)
 
 
-def parse_verify(completed: Completed) -> tuple[SignerCheck, ...]:
+def parse_signatures(completed: Completed) -> tuple[SignerCheck, ...]:
     """Parse `verify --json`; a signature is there once for each object that it covers. Raises EngineOutputError."""
     try:
         rows = [row["Signer"] for row in json.loads(completed.stdout)["SignerKeys"] or []]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..engine.environment import build_engine_environment
-from ..engine.image_commands import SignerCheck, build_sign, build_verify
+from ..engine.image_commands import SignerCheck, build_check_signatures, build_sign
 from ..engine.locate import EngineInfo
 from ..engine.runner import Runner
 from ..errors import ImageInvalid
@@ -24,7 +24,7 @@ def verify_image(
     Raises SignatureError where it is not signed, has changed since, or is signed with a key that nobody here knows.
     """
     _check_sif(image)
-    return Runner().run(build_verify(engine, image, build_engine_environment(environ), is_local=is_local))
+    return Runner().run(build_check_signatures(engine, image, build_engine_environment(environ), is_local=is_local))
 
 
 def sign_image(

@@ -24,7 +24,8 @@ from ..engine.environment import build_engine_environment
 from ..engine.image_commands import build_convert, build_pull, build_push
 from ..engine.locate import EngineInfo
 from ..engine.lock import hold_lock
-from ..engine.runner import Runner, Stream
+from ..engine.output import Stream
+from ..engine.runner import Runner
 from ..errors import ImageNotFound, RegistryError, SpecError
 from ..places import Places, make_private_dir
 from .identity import check_image

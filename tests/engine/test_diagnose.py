@@ -787,8 +787,14 @@ SAMPLES = (
         "Error encountered during signature verification: data object integrity compromised: 4\n"
         "FATAL:   Failed to verify container: integrity: data object integrity compromised: 4\n",
         e.SignatureError,
-        "changed since it was signed",
+        "has been changed",
         "fetch it again",
+    ),
+    Sample(
+        "signature-broken",
+        "FATAL:   Failed to verify container: integrity: object 6: object not signed\n",
+        e.SignatureError,
+        "something was added to it",
     ),
     Sample(
         "signature-unknown-key",

@@ -102,13 +102,17 @@ def test_signature_is_seen_checked_and_broken(key: Lab, copy: Path) -> None:
         sign_image(key.engine, key.places, str(copy), stranger)
     assert "key newpair" in (caught.value.hint or "")
 
+    other = Path(shutil.copy(copy, f"{copy}.2"))
+    overlay = ("--datatype", "4", "--parttype", "4", "--partfs", "2", "--partarch", "2")
+    ask_engine(key, "sif", "add", *overlay, str(other), "/bin/sh")
     system = read_sif(str(copy)).system_partition
     assert system
     with copy.open("r+b") as stream:
         stream.seek(system.offset + system.size_bytes // 2)
         stream.write(b"tampered")
-    with pytest.raises(SignatureError, match="changed since it was signed"):
-        verify_image(key.engine, str(copy), environ, is_local=True)
+    for spoilt in (copy, other):
+        with pytest.raises(SignatureError, match="has been changed, or something was added"):
+            verify_image(key.engine, str(spoilt), environ, is_local=True)
 
 
 def test_folder_carries_no_signature(lab: Lab, root: Path) -> None:

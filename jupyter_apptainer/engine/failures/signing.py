@@ -15,10 +15,9 @@ ROWS: tuple[Rule, ...] = (
     ),
     build_row(
         "signature-broken",
-        r"data object integrity compromised|header integrity compromised|descriptor integrity compromised|"
-        r"data object count|signed object\(s\) missing",
+        r"integrity compromised|object not signed|not associated with object group|signed object\(s\) missing",
         e.SignatureError,
-        "the image {subject} has been changed since it was signed: do not use it",
+        "the image {subject} has been changed, or something was added to it, since it was signed: do not use it",
         "fetch it again from its maker",
     ),
     build_row(
