@@ -49,7 +49,7 @@ class ApptainerConfig(Configurable):
 
     ca_bundle = Unicode(
         "",
-        help="""A file of certificates in PEM format, for builds and pulls behind a proxy with its own certificate authority. Empty (the
+        help="""A file of certificates in PEM format, for builds and pulls where a site or its proxy has its own authority. Empty (the
         default): what SSL_CERT_FILE, PIP_CERT or REQUESTS_CA_BUNDLE name. Example: "/etc/ssl/certs/ca-certificates.crt".""",
     ).tag(config=True)
 

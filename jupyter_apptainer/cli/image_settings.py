@@ -9,6 +9,7 @@ from ..config import ApptainerConfig, load_config
 from ..engine.locate import EngineInfo, get_engine
 from ..errors import SpecError
 from ..images.catalogue import find_image_dirs
+from ..images.host_settings import find_ca_bundle
 from ..images.transfer import Settings
 from ..places import Places, find_places, make_private_dir
 
@@ -41,4 +42,5 @@ def build_transfer_settings(*, no_https: bool) -> Settings:
     bundle = os.path.expanduser(settings.ca_bundle)
     if bundle and not os.path.isfile(bundle):
         raise SpecError(f"ca_bundle: {bundle!r} is no file; expected a file of certificates in PEM format")
-    return Settings(no_https=("*",) if no_https else tuple(settings.no_https), ca_bundle=bundle or None)
+    found = bundle or find_ca_bundle(os.environ)
+    return Settings(no_https=("*",) if no_https else tuple(settings.no_https), ca_bundle=str(found) if found else None)
