@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,15 +52,18 @@ def build_record(reference: Reference, digest: str, path: str, pulled_at: float)
 
 
 def save_record(places: Places, record: PullRecord) -> None:
-    """Write or replace the record of this file."""
+    """Write or replace the record of this name and file. A file may have several names: tags of the same image."""
     make_private_dir(places.pulled)
-    write_private_file(_find_file(places, record.path), json.dumps(asdict(record), indent=1))
+    key = hashlib.sha256(os.fsencode(f"{record.uri}\0{record.path}")).hexdigest()[:24]
+    write_private_file(places.pulled / f"{key}.json", json.dumps(asdict(record), indent=1))
 
 
 def remove_record(places: Places, path: str) -> None:
-    """Forget the file. Forgetting twice is no error."""
-    with suppress(FileNotFoundError):
-        _find_file(places, path).unlink()
+    """Forget all names of the file. Forgetting twice is no error."""
+    for kept in places.pulled.glob("*.json"):
+        record = _load(kept)
+        if record and record.path == path:
+            kept.unlink(missing_ok=True)
 
 
 def iter_records(places: Places) -> Iterator[PullRecord]:
@@ -71,9 +73,9 @@ def iter_records(places: Places) -> Iterator[PullRecord]:
 
 
 def find_record(places: Places, path: str) -> PullRecord | None:
-    """Return the record of a file, None where it was not pulled or has changed since."""
-    record = _load(_find_file(places, os.path.abspath(path)))
-    return record if record and record.is_current else None
+    """Return the newest record of a file, None where it was not pulled or has changed since."""
+    absolute = os.path.abspath(path)
+    return next((record for record in iter_records(places) if record.path == absolute and record.is_current), None)
 
 
 def find_pulled(places: Places, uri: str) -> PullRecord | None:
@@ -87,10 +89,6 @@ def find_pulled(places: Places, uri: str) -> PullRecord | None:
         return None
     matching = (record for record in iter_records(places) if wanted.is_same_image(record.reference))
     return next((record for record in matching if record.is_current), None)
-
-
-def _find_file(places: Places, path: str) -> Path:
-    return places.pulled / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:24]}.json"
 
 
 def _load(path: Path) -> PullRecord | None:

@@ -12,14 +12,13 @@ import hashlib
 import http.client
 import ipaddress
 import json
-import os
 import re
 import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ class Access:
 
     no_https: bool = False
     ca_bundle: str | None = None
-    credentials: tuple[str, str] | None = None
+    credentials: tuple[str, str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -154,22 +153,32 @@ def _get(base: str, path: str, access: Access, *, scope: str) -> _Answer:
     except urllib.error.HTTPError as error:
         if error.code != 401:
             raise
-        authorization = _answer_challenge(opener, error.headers.get("WWW-Authenticate", ""), access, scope)
+        challenge = error.headers.get("WWW-Authenticate", "")
+        # A password that came over TLS goes on over TLS only.
+        schemes = ("https://", "http://") if base.startswith("http://") else ("https://",)
+        authorization = _answer_challenge(opener, challenge, access.credentials, scope, schemes)
         if authorization is None:
             raise
     return _send(opener, base + path, {"Authorization": authorization})
 
 
-def _answer_challenge(opener: urllib.request.OpenerDirector, challenge: str, access: Access, scope: str) -> str | None:
+def _answer_challenge(
+    opener: urllib.request.OpenerDirector,
+    challenge: str,
+    credentials: tuple[str, str] | None,
+    scope: str,
+    schemes: tuple[str, ...],
+) -> str | None:
+    """Return the header that a challenge asks for, None where we have none."""
     kind = challenge.partition(" ")[0].lower()
     basic = None
-    if access.credentials:
-        basic = "Basic " + base64.b64encode(":".join(access.credentials).encode()).decode()
+    if credentials:
+        basic = "Basic " + base64.b64encode(":".join(credentials).encode()).decode()
     if kind == "basic":
         return basic
     words = dict(_CHALLENGE.findall(challenge))
     realm = words.get("realm", "")
-    if kind != "bearer" or not realm.startswith(("https://", "http://") if access.no_https else "https://"):
+    if kind != "bearer" or not realm.startswith(schemes):
         return None
     wanted = {"service": words.get("service", ""), "scope": words.get("scope") or scope}
     query = urllib.parse.urlencode({name: value for name, value in wanted.items() if value})
@@ -179,7 +188,10 @@ def _answer_challenge(opener: urllib.request.OpenerDirector, challenge: str, acc
 
 
 def _build_opener(access: Access) -> urllib.request.OpenerDirector:
-    context = ssl.create_default_context(cafile=access.ca_bundle or os.environ.get("SSL_CERT_FILE") or None)
+    context = ssl.create_default_context()
+    if access.ca_bundle:
+        # As well as the system's, as the engine has it.
+        context.load_verify_locations(access.ca_bundle)
     return urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=context))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,7 +13,8 @@ from ..engine.runner import Runner
 from ..errors import ImageInvalid
 from ..places import Places
 from .identity import check_image
-from .records import build_record, find_record, save_record
+from .records import build_record, iter_records, save_record
+from .reference import parse_reference
 
 
 def verify_image(
@@ -41,12 +42,12 @@ def sign_image(
     Raises SignatureError where there is no key, or the passphrase is wrong.
     """
     _check_sif(image)
-    record = find_record(places, image)
+    names = [record for record in iter_records(places) if record.path == os.path.abspath(image) and record.is_current]
     command = build_sign(engine, image, build_engine_environment(environ), key_index=key_index)
     Runner().run(replace(command, stdin=passphrase + "\n"))
-    if record:
+    for record in names:
         # The file has grown, and is still the image that was pulled.
-        save_record(places, build_record(record.reference, record.digest, record.path, time.time()))
+        save_record(places, build_record(parse_reference(record.uri), record.digest, record.path, record.pulled_at))
 
 
 def _check_sif(image: str) -> None:

@@ -67,7 +67,7 @@ class Settings:
     no_https: tuple[str, ...] = ()
     ca_bundle: str | None = None
     compression: str = COMPRESSION
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def pull_image(
     Raises RegistryError and what else `diagnose` finds; SpecError for a name that cannot be.
     """
     reference = _make_absolute(parse_reference(uri))
+    target = Path(os.path.abspath(target))
     if not target.parent.is_dir():
         raise ImageNotFound(
             f"the folder {target.parent} does not exist", hint=f"create it first: `mkdir -p {target.parent}`"
@@ -170,10 +171,17 @@ class _Pull:
         digest = remote.digest if remote else self._reference.digest
         there = find_record(self._places, str(self._target))
         if there and digest and there.digest == digest:
+            self._remember(digest)
             return Pulled(there.path, self._reference.uri, digest, "kept")
         if os.path.lexists(self._target) and not is_forced:
+            is_unsure = there is not None and not digest
             raise RegistryError(
-                f"the file {self._target} exists already, and it is not the image that {self._reference.uri} is now",
+                f"the file {self._target} exists already, and it "
+                + (
+                    f"cannot be told whether {self._reference.uri} is the same still"
+                    if is_unsure
+                    else f"is not the image that {self._reference.uri} is now"
+                ),
                 hint="choose another name, or replace it with `--force`",
             )
         earlier = self._find_earlier(digest)
@@ -185,8 +193,11 @@ class _Pull:
             else:
                 self._download(part, remote)
             check_image(str(part))
-        save_record(self._places, build_record(self._reference, digest, str(self._target), time.time()))
+        self._remember(digest)
         return Pulled(str(self._target), self._reference.uri, digest, "copied" if earlier else "downloaded")
+
+    def _remember(self, digest: str) -> None:
+        save_record(self._places, build_record(self._reference, digest, str(self._target), time.time()))
 
     def _resolve(self) -> RemoteImage | None:
         if self._reference.scheme not in REGISTRY_SCHEMES:
@@ -246,7 +257,6 @@ class _Pull:
         part = self._target.with_name(self._build_name())
         try:
             yield part
-            part.chmod(0o755)
             os.replace(part, self._target)
         finally:
             part.unlink(missing_ok=True)

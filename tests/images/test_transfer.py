@@ -66,6 +66,11 @@ def test_docker_image_is_pinned_converted_and_found_by_its_name(
         assert record.path == str(target)
     assert find_pulled(lab.places, f"docker://{registry.host}/lab/tiny:2") is None
     assert pull(lab, uri, target).how == "kept"
+    # Another tag of the same image is another name of the file.
+    oci_image.push(registry, "lab/tiny", "one")
+    assert pull(lab, f"docker://{registry.host}/lab/tiny:one", target).how == "kept"
+    for tag in ("1", "one"):
+        assert find_pulled(lab.places, f"docker://{registry.host}/lab/tiny:{tag}")
     assert pull(lab, pinned, tmp_path / "pinned.sif").how == "copied"
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.sif", "pinned.sif"}
 
