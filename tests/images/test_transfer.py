@@ -93,7 +93,7 @@ def test_pushed_image_comes_back_byte_for_byte_with_progress(
                 proxy.end()
 
         # The engine may try once more, and then nobody listens.
-        with pytest.raises(RegistryError, match="broke off|cannot be reached"):
+        with pytest.raises(RegistryError, match=r"broke off|cannot be reached"):
             pull_image(lab.engine, lab.places, name, target, settings=lab.settings(), on_progress=note)
     grown = [each for each in seen if each.done_bytes]
     assert grown
