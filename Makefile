@@ -23,7 +23,8 @@ demo: machine
 	@tools/setup-venv.sh "$(PYTHON)" test
 	@tools/run-demo.sh
 
-test: machine
+test:
+	@tools/setup-machine.sh tests
 	@tools/setup-venv.sh "$(PYTHON)" test
 	@tools/run-tests.sh $(PYTEST_ARGS)
 

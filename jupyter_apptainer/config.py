@@ -6,7 +6,7 @@ c.ApptainerConfig.engine_path = "/opt/apptainer/bin/apptainer"
 from __future__ import annotations
 
 from jupyter_core.paths import jupyter_config_path
-from traitlets import Bool, Dict, Enum, Float, Unicode
+from traitlets import Bool, Dict, Enum, Float, List, Unicode
 from traitlets.config import Config, Configurable
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
 
@@ -49,7 +49,7 @@ class ApptainerConfig(Configurable):
 
     ca_bundle = Unicode(
         "",
-        help="""A file of certificates in PEM format, for builds behind a proxy with its own certificate authority. Empty (the
+        help="""A file of certificates in PEM format, for builds and pulls where a site or its proxy has its own authority. Empty (the
         default): what SSL_CERT_FILE, PIP_CERT or REQUESTS_CA_BUNDLE name. Example: "/etc/ssl/certs/ca-certificates.crt".""",
     ).tag(config=True)
 
@@ -64,6 +64,20 @@ class ApptainerConfig(Configurable):
         key_trait=Unicode(),
         help="""Fields of kernel.json that every container kernel gets, whatever kernel.json and notebook say: lists are added to,
         `env` is merged by name, all else is replaced. Default: {}. Example: {"isolation": "contain"}.""",
+    ).tag(config=True)
+
+    image_dirs = List(
+        Unicode(),
+        default_value=["~/images"],
+        help="""Folders that `jupyter apptainer image list` looks into, besides our own; `~` and `$NAME` are filled in. `image pull`
+        puts images into the first one that exists. Default: ["~/images"]. Example: ["/scratch/$USER/images"].""",
+    ).tag(config=True)
+
+    no_https = List(
+        Unicode(),
+        default_value=[],
+        help="""Registries that speak plain http, as HOST or HOST:PORT; "*" is all. Passwords for them cross the network as they
+        are. Default: none. Example: ["localhost:5000"].""",
     ).tag(config=True)
 
 

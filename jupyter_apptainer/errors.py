@@ -24,6 +24,8 @@
     │  ├─ ImageInvalid                 a file, but not an image
     │  ├─ ImageCorrupt                 an image, but damaged or cut short
     │  ├─ ImageMismatch                an image, but not the one whose digest was asked for
+    │  ├─ ImageBusy                    in use, so it cannot be removed
+    │  ├─ SignatureError               an image is not signed, not by a known key, or not as it was signed
     │  ├─ ProgramNotFound              the program does not exist in the image
     │  ├─ OverlayNotFound
     │  ├─ OverlayBusy                  in use by another process
@@ -244,6 +246,15 @@ class ImageCorrupt(CommandError):
 class ImageMismatch(CommandError):
     code = "image-mismatch"
     default_hint = "fetch the image that was meant, or correct the digest"
+
+
+class ImageBusy(CommandError):
+    code = "image-busy"
+    default_hint = "shut down what uses it first"
+
+
+class SignatureError(CommandError):
+    code = "signature-error"
 
 
 class ProgramNotFound(CommandError):

@@ -44,6 +44,16 @@ class Places:
         return self.data / "overlays"
 
     @property
+    def contents(self) -> Path:
+        """What images say about themselves, by identity of the file."""
+        return self.cache / "contents"
+
+    @property
+    def pulled(self) -> Path:
+        """One file for each image that was pulled from a registry: its name there, and the file that it is here."""
+        return self.data / "pulled"
+
+    @property
     def ledger(self) -> Path:
         """One file for each instance that we started on this host; homes are shared between hosts, so the name counts."""
         return self.data / "ledger" / self.hostname

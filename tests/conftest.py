@@ -25,6 +25,8 @@ from tests import world
 
 STARTER_KERNEL = "apptainer-starter"
 
+pytest_plugins = ("tests.laboratory",)
+
 _HOST_ENVIRONMENT = dict(os.environ)
 _HOST_KERNEL_FOLDERS = tuple(jupyter_path("kernels"))
 TAG = int(os.environ.get("JPA_TEST_TAG") or world.new_tag())

@@ -37,7 +37,7 @@ REFERENCE = ROOT / "docs/reference"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 # Doors that have commands of their own below them.
-GROUPS = frozenset({"engine", "kernel", "image", "overlay", "instance"})
+GROUPS = frozenset({"engine", "kernel", "image", "overlay", "instance", "registry"})
 
 _MADE = frozenset({".git", ".venv", "out", "build", "dist", "node_modules", "__pycache__"})
 _LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
@@ -271,7 +271,7 @@ def iter_documented_lines() -> Iterator[str]:
 @pytest.mark.parametrize("line", sorted(set(iter_documented_lines())))
 def test_documented_command_line_is_accepted(line: str) -> None:
     words = shlex.split(line, comments=True)[2:]
-    end = next((index for index, word in enumerate(words) if word in ("|", ">")), len(words))
+    end = next((index for index, word in enumerate(words) if word in ("|", "<", ">")), len(words))
     arguments = build_parser(words[0]).parse_args(words[:end])
     assert arguments.func
 

@@ -34,6 +34,22 @@ install_packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@" >/dev/null
 }
 
+# unpack_package PACKAGE DIR: the files of a package whose service must not start on this machine; nothing is installed, and
+# root is needed only where apt has no lists yet. Returns 1 where this cannot be done here.
+unpack_package() {
+  have apt-get && have dpkg-deb || return 1
+  local folder status=0
+  folder=$(mktemp -d)
+  say "unpacking the package $1 into $2"
+  (
+    cd "$folder"
+    apt-get -qq download "$1" 2>/dev/null ||
+      { can_become_root && as_root apt-get -qq update && apt-get -qq download "$1" 2>/dev/null; }
+  ) && mkdir -p "$2" && dpkg-deb --extract "$folder"/*.deb "$2" || status=1
+  rm -rf "$folder"
+  return "$status"
+}
+
 # How a person would install packages here, for messages.
 describe_install() {
   if have apt-get; then

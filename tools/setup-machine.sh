@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Usage: setup-machine.sh
+# Usage: setup-machine.sh [tests]
 # See to what a container engine needs and only an administrator can give. Quick and silent where nothing is missing;
 # otherwise uses root or sudo, or says what an administrator would have to do, and goes on: the engine brings its other
 # helpers along (`jupyter apptainer engine install`), and `jupyter apptainer doctor` has the last word.
+# With "tests" also to what only the tests need: an image registry, which they start themselves.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/machine.sh
@@ -19,3 +20,8 @@ user=$(id -un)
 give_subids "$user" ||
   warn "$user has no range in /etc/subuid and /etc/subgid; an administrator can give one: $(describe_give_subids "$user")"
 can_open_fuse || open_fuse_to_all || true
+
+[ "${1:-}" = tests ] || exit 0
+have openssl || install_packages openssl || warn "openssl is missing: $(describe_install openssl)"
+have docker-registry || [ -x out/registry/usr/bin/docker-registry ] || unpack_package docker-registry out/registry ||
+  warn "docker-registry is missing, and the tests about registries will fail: $(describe_install docker-registry)"

@@ -19,6 +19,7 @@ from ..errors import ApptainerError, SpecError
 from ..images.kernelspecs import find_kernelspecs
 from ..images.probe import PROBE_OPTIONS
 from ..kernels.kernelspecs import iter_kernelspecs
+from ..kernels.local_image import find_local_image
 from ..kernels.prepare import check_request
 from ..kernels.spec import ContainerSpec, parse_container_spec, resolve_paths
 from ..kernels.templates import KernelTemplate, read_image_kernelspecs
@@ -61,8 +62,8 @@ def _discover(arguments: argparse.Namespace) -> int:
         )
     config = build_config(arguments)
     spec = parse_container_spec(config, origin="the command line")
-    resolved = resolve_paths(spec, os.getcwd(), os.environ)
     places = find_places()
+    resolved = find_local_image(resolve_paths(spec, os.getcwd(), os.environ), places)
     check_request(resolved, places)
     engine = get_engine(ApptainerConfig(config=load_config()).engine_path or None, places=places)
     with tempfile.TemporaryDirectory(prefix="jpa-") as folder:

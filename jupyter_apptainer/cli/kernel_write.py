@@ -11,6 +11,7 @@ from ..config import ApptainerConfig, load_config
 from ..engine.locate import get_engine
 from ..images.probe import ImageProbe
 from ..kernels.kernelspecs import add_kernelspec, build_display_name, check_name, iter_kernelspecs
+from ..kernels.local_image import find_local_image
 from ..kernels.prepare import check_kernel, check_request
 from ..kernels.spec import ContainerSpec, parse_container_spec, resolve_paths
 from ..places import find_places
@@ -82,6 +83,7 @@ def write_kernel(name: str, given: Mapping[str, object], source: Source, argumen
 def probe_spec(spec: ContainerSpec) -> ImageProbe | None:
     """Look at the host and ask the image. Paths in `spec` are absolute."""
     settings, places = ApptainerConfig(config=load_config()), find_places()
+    spec = find_local_image(spec, places)
     check_request(spec, places)
     engine = get_engine(settings.engine_path or None, places=places)
     with show_progress() as on_progress:

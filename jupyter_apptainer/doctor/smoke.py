@@ -21,6 +21,7 @@ from ..instances.model import LedgerEntry
 from ..instances.process import ProcessIdentity
 from ..instances.start import find_engine_folders, reap, start_instance
 from ..kernels.kernelspecs import iter_kernelspecs
+from ..kernels.local_image import find_local_image
 from ..places import Places
 
 NAME = "trial run"
@@ -33,7 +34,7 @@ def find_image(places: Places, environ: Mapping[str, str]) -> str | None:
     """Return an image to try: that of one of our kernels, else one in our own folder."""
     for kernelspec in iter_kernelspecs():
         try:
-            image = kernelspec.resolve(environ).image
+            image = find_local_image(kernelspec.resolve(environ), places).image
         except ApptainerError:
             continue
         if os.path.exists(image):

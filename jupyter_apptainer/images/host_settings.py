@@ -61,14 +61,20 @@ def load_host_settings(environ: Mapping[str, str], ca_bundle: Path | None = None
     if ca_bundle and not ca_bundle.is_file():
         raise SpecError(f"ca_bundle: {str(ca_bundle)!r} is no file; expected a file of certificates in PEM format")
     pip = load_pip_settings(environ)
-    named = [environ.get(name, "") for name in _CA_VARIABLES] + [pip.get("cert", "")]
-    found = (Path(name) for name in named if name and Path(name).is_file())
+    cert = pip.get("cert", "")
+    found = find_ca_bundle(environ) or (Path(cert) if cert and Path(cert).is_file() else None)
     proxies = {name: environ[name] for name in _PROXY_VARIABLES if environ.get(name)}
     return HostSettings(
-        ca_bundle=ca_bundle or next(found, None),
+        ca_bundle=ca_bundle or found,
         pip={key: value for key, value in pip.items() if key in _PIP_KEYS},
         proxies=load_apt_proxies() | proxies,
     )
+
+
+def find_ca_bundle(environ: Mapping[str, str]) -> Path | None:
+    """Return the file of certificates that the usual variables name, None where none of them names a file."""
+    files = (Path(environ[name]) for name in _CA_VARIABLES if environ.get(name))
+    return next((path for path in files if path.is_file()), None)
 
 
 def load_pip_settings(environ: Mapping[str, str]) -> dict[str, str]:

@@ -66,7 +66,7 @@ def check_image(path: str) -> ImageIdentity:
     if _URI.match(path):
         raise ImageNotFound(
             f"the image {path} is not a file of this machine",
-            hint=f"fetch it once, `apptainer pull FILE.sif {path}`, and name the file",
+            hint=f"fetch it once: `jupyter apptainer image pull {path}`",
         )
     try:
         status = os.stat(path)

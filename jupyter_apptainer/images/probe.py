@@ -150,6 +150,26 @@ def _add_lent(options: ContainerOptions, lent: str | None) -> ContainerOptions:
     return replace(options, binds=(*options.binds, Bind(lent, LENT_DIR, "ro"))) if lent else options
 
 
+def load_known_probes(places: Places) -> dict[str, ImageProbe]:
+    """Return what earlier probes found in images as they are, by `ImageIdentity.key`; one with a Python wins. Starts nothing.
+
+    Layers that a kernel adds are no part of the image, so probes with any are left out.
+    """
+    found: dict[str, ImageProbe] = {}
+    for path in places.probes.glob("image-*.json"):
+        try:
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            version, image, _, _, _, options, _ = json.loads(record["key"])
+            if version != _FORMAT or options != repr(PROBE_OPTIONS):
+                continue
+            probe = {field.name: record["probe"][field.name] for field in fields(ImageProbe)}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if image not in found or probe["python"]:
+            found[image] = ImageProbe(**{**probe, "start_files": tuple(probe["start_files"])})
+    return found
+
+
 # --- running
 
 

@@ -281,7 +281,7 @@ _WORDS: Mapping[str, object] = {"type": "string", "pattern": r"^[^\x00]*$"}
 FIELDS: Mapping[str, FieldRow] = {
     "image": FieldRow(
         "The image: path of a .sif file or sandbox folder (~, $VAR; relative to the kernel.json), @sha256:DIGEST behind it to have "
-        "the file checked. A URI is never pulled at a start.",
+        "the file checked; or the URI of an image that `jupyter apptainer image pull` has fetched. A URI is never pulled at a start.",
         {"type": "string", "pattern": IMAGE_PATTERN},
         _parse_image,
     ),

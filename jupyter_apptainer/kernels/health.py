@@ -23,6 +23,7 @@ from ..overlays.ready import describe_fullness, look_at_overlay
 from ..places import Places
 from .kernelspecs import Kernelspec
 from .lent import IPYKERNEL, load_known, probe_kernel
+from .local_image import find_local_image
 from .overlays import find_overlay_path, keep_existing, mark_image
 from .settle import settle_spec
 from .spec import ContainerSpec, OverlayWish
@@ -59,7 +60,7 @@ def check_kernelspec(
     what was learned before is all there is to know.
     """
     try:
-        spec = kernelspec.resolve(environ)
+        spec = find_local_image(kernelspec.resolve(environ), places)
     except ApptainerError as error:
         return (_fail("configuration", error),)
     findings = [

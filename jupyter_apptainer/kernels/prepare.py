@@ -20,7 +20,6 @@ from ..errors import (
     BindSourceNotFound,
     ConnectionImpossible,
     ImageLacksPython,
-    ImageNotFound,
     ProgramNotFound,
     SpecError,
 )
@@ -33,10 +32,11 @@ from .connection import fits_socket
 from .layers import Setting
 from .lent import load_known, needs_ipykernel, probe_kernel
 from .limits import look_at_host
+from .local_image import find_local_image, refuse_remote_image
 from .overlays import apply_overlays, keep_existing, look_at_overlays, plan_overlays
 from .plan import LaunchContext, LaunchPlan, build_launch_plan
 from .settle import settle_spec
-from .spec import ContainerSpec, is_uri
+from .spec import ContainerSpec
 
 _NOT_FETCHED = (
     "the image has no ipykernel: the first start fetches one to lend it, which adds `--lent` and a bind to these lines"
@@ -90,7 +90,7 @@ def prepare_launch(
         notebook=notebook,
         parameters=parameters,
     )
-    spec = settled.spec
+    spec = find_local_image(settled.spec, places)
     engine = get_engine(settings.engine_path or None)
     probe: ImageProbe | None = None
     if is_dry:
@@ -153,11 +153,7 @@ def check_request(
 
     base_dir: the kernelspec's folder, where there is one already.
     """
-    if is_uri(spec.image):
-        raise ImageNotFound(
-            f"{spec.image} is not on this machine yet, and a kernel's start does not wait for a download",
-            hint=f"fetch it once, `apptainer pull FILE.sif {spec.image}`, and name the file in the kernel",
-        )
+    refuse_remote_image(spec)
     check_image(spec.image)
     if spec.digest:
         check_digest(spec.image, spec.digest, places)

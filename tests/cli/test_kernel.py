@@ -102,7 +102,7 @@ def test_add_takes_every_setting(cli: Cli, tmp_path: Path) -> None:
     ("words", "code", "message"),
     [
         (["lab", "no.sif"], 1, "no.sif"),
-        (["lab", "docker://python:3.12"], 1, "apptainer pull"),
+        (["lab", "docker://python:3.12"], 1, "apptainer image pull"),
         (["a b", "IMAGE"], 2, "cannot be the name"),
         (["lab", "IMAGE", "-B", "/a:b:c"], 2, 'binds[0]: "/a:b:c"'),
         (["lab", "IMAGE", "-B", "/no/such/folder"], 1, "/no/such/folder"),

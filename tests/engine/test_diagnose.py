@@ -718,6 +718,111 @@ SAMPLES = (
         "update-ca-certificates",
     ),
     Sample(
+        "registry-certificate",
+        'FATAL:   While performing build: conveyor failed to get: Get "https://127.0.0.1:5964/v2/": tls: failed to verify '
+        "certificate: x509: certificate signed by unknown authority; GET http://127.0.0.1:5964/v2/: unexpected status code 400 "
+        "Bad Request: Client sent an HTTP request to an HTTPS server.\n",
+        e.RegistryError,
+        "not trusted here: certificate signed by unknown authority",
+        "ca_bundle",
+    ),
+    Sample(
+        "registry-broken-off",
+        "FATAL:   While performing build: conveyor failed to get: error writing layer: unexpected EOF\n",
+        e.RegistryError,
+        "broke off while docker://h/x:1 was on its way",
+        "try again",
+        subject="docker://h/x:1",
+    ),
+    Sample(
+        "registry-broken-off",
+        "FATAL:   While pulling image from oci registry: error fetching image to cache: unable to Download Image: "
+        "error writing layer: read tcp 127.0.0.1:40000->127.0.0.1:5000: read: connection reset by peer\n",
+        e.RegistryError,
+        "broke off",
+    ),
+    Sample(
+        "registry-broken-off",
+        'FATAL:   Unable to push image to oci registry: Patch "http://h/v2/x/blobs/uploads/1": write tcp '
+        "127.0.0.1:1->127.0.0.1:2: write: broken pipe\n",
+        e.RegistryError,
+        "broke off",
+    ),
+    Sample(
+        "registry-not-sif",
+        "FATAL:   While pulling image from oci registry: error fetching image to cache: failed to get checksum for "
+        "oras://h/x:1: invalid layer mediatype: application/vnd.oci.image.layer.v1.tar+gzip\n",
+        e.RegistryError,
+        "oras://h/x:1 is an OCI image",
+        "docker://",
+        subject="oras://h/x:1",
+    ),
+    Sample(
+        "registry-not-oci",
+        "FATAL:   While performing build: packer failed to pack: while unpacking rootfs: no extractable OCI/Docker tar "
+        "layers found in this image\n",
+        e.RegistryError,
+        "docker://h/x:1 is a SIF file",
+        "oras://",
+        subject="docker://h/x:1",
+    ),
+    Sample(
+        "archive-not-whole",
+        'FATAL:   While performing build: conveyor failed to get: loading tar component "manifest.json": file does not exist\n',
+        e.ImageInvalid,
+        "docker-archive:x.tar has no manifest.json",
+        "oci-archive:FILE",
+        subject="docker-archive:x.tar",
+    ),
+    # --- signatures
+    Sample(
+        "signature-none",
+        "FATAL:   Failed to verify container: integrity: signature not found for object group 1\n",
+        e.SignatureError,
+        "a.sif is not signed",
+        "image sign",
+    ),
+    Sample(
+        "signature-broken",
+        "Error encountered during signature verification: data object integrity compromised: 4\n"
+        "FATAL:   Failed to verify container: integrity: data object integrity compromised: 4\n",
+        e.SignatureError,
+        "has been changed",
+        "fetch it again",
+    ),
+    Sample(
+        "signature-broken",
+        "FATAL:   Failed to verify container: integrity: object 6: object not signed\n",
+        e.SignatureError,
+        "something was added to it",
+    ),
+    Sample(
+        "signature-unknown-key",
+        "FATAL:   Failed to verify container: integrity: signature object 5 not valid: openpgp: signature made by unknown entity\n",
+        e.SignatureError,
+        "a key that this machine does not know",
+        "apptainer key import",
+    ),
+    Sample(
+        "signing-no-key",
+        "INFO:    Signing image with PGP key material\nFATAL:   Failed to sign container: keyring is empty\n",
+        e.SignatureError,
+        "no key to sign a.sif with",
+        "apptainer key newpair",
+    ),
+    Sample(
+        "signing-no-key",
+        "FATAL:   Failed to sign container: index out of range\n",
+        e.SignatureError,
+        "no key to sign a.sif with",
+    ),
+    Sample(
+        "signing-passphrase",
+        "FATAL:   Failed to sign container: openpgp: invalid data: private key checksum failure\n",
+        e.SignatureError,
+        "passphrase is wrong",
+    ),
+    Sample(
         "registry-refused",
         "FATAL:   While making image from oci registry: error fetching image to cache: failed to get checksum for "
         'docker://localhost:1/x: pinging container registry localhost:1: Get "https://localhost:1/v2/": dial tcp 127.0.0.1:1: '
@@ -907,6 +1012,8 @@ RAISED_ELSEWHERE = {
     e.CommandTimeout: "runner",
     e.ImageMismatch: "images.digest",
     e.OverlayImageMismatch: "overlays.ready",
+    e.ImageBusy: "kernels.usage",
+    e.ImageMismatch: "images.digest",
 }
 
 

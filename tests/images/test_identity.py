@@ -81,7 +81,7 @@ def test_missing_image_comes_with_the_nearest_name(tmp_path: Path) -> None:
     assert caught.value.hint == f"the folder {tmp_path}/no does not exist"
     with pytest.raises(ImageNotFound) as caught:
         check_image("docker://python:3.12")
-    assert "apptainer pull FILE.sif docker://python:3.12" in str(caught.value)
+    assert "`jupyter apptainer image pull docker://python:3.12`" in str(caught.value)
 
 
 @pytest.mark.parametrize("mark", [".singularity.d", "bin/sh"])

@@ -6,10 +6,10 @@ its Go part, capitals from its C part and from the programs that it starts. Numb
 
 from __future__ import annotations
 
-from . import host, images, making, programs, storage
+from . import host, images, making, programs, signing, storage
 from .rule import Rule, Where
 
 # Overlays before images: "failed to retrieve path" is said of both. Programs last: they fail because of all the others.
-RULES: tuple[Rule, ...] = (*host.ROWS, *storage.ROWS, *images.ROWS, *making.ROWS, *programs.ROWS)
+RULES: tuple[Rule, ...] = (*host.ROWS, *storage.ROWS, *images.ROWS, *signing.ROWS, *making.ROWS, *programs.ROWS)
 
 __all__ = ["RULES", "Rule", "Where"]

@@ -6,7 +6,7 @@ from ... import errors as e
 from .rule import Rule, build_row
 
 _UNREACHABLE = "check the name and the network; behind a proxy, set `https_proxy`"
-_LOGIN = "log in: `apptainer registry login -u USER docker://HOST`; a misspelt name gives the same answer"
+_LOGIN = "log in: `jupyter apptainer registry login HOST -u USER`; a misspelt name gives the same answer"
 
 ROWS: tuple[Rule, ...] = (
     build_row(
@@ -14,7 +14,7 @@ ROWS: tuple[Rule, ...] = (
         r"server gave HTTP response to HTTPS client|first record does not look like a TLS handshake",
         e.RegistryError,
         "the registry of {subject} speaks plain HTTP",
-        "add `--no-https`",
+        "add `--no-https`, or name the registry in the setting `ApptainerConfig.no_https`",
     ),
     build_row(
         "registry-login",
@@ -36,15 +36,16 @@ ROWS: tuple[Rule, ...] = (
         r"(?i)toomanyrequests|429 Too Many Requests",
         e.RegistryError,
         "the registry has served too many requests from here",
-        "wait, or log in: `apptainer registry login -u USER docker://HOST`",
+        "wait, or log in: `jupyter apptainer registry login HOST -u USER`",
     ),
     build_row(
         "registry-certificate",
-        r"x509: (?P<why>.+)",
+        r"x509: (?P<why>[^;\n]+)",
         e.RegistryError,
         "the registry's certificate is not trusted here: {why}",
-        "behind a proxy with its own certificate authority, add that to the system's: "
-        "`sudo cp CA.crt /usr/local/share/ca-certificates/ && sudo update-ca-certificates`, or set SSL_CERT_FILE",
+        "where a site or its proxy has a certificate authority of its own, name its file in the setting "
+        "`ApptainerConfig.ca_bundle` or in SSL_CERT_FILE; for the whole machine: "
+        "`sudo cp CA.crt /usr/local/share/ca-certificates/ && sudo update-ca-certificates`",
     ),
     build_row(
         "registry-refused",
@@ -59,6 +60,35 @@ ROWS: tuple[Rule, ...] = (
         e.RegistryError,
         "the registry {host} is not known here: {why}",
         _UNREACHABLE,
+    ),
+    build_row(
+        "registry-broken-off",
+        r"(?:writing layer|reading blob|[Uu]nable to (?:[Dd]ownload|push) [Ii]mage[^\n]*|(?:Get|GET|Head|HEAD|Put|PUT|Patch|PATCH|Post|POST) "
+        r"[^\n]*): (?:unexpected EOF|EOF|[^\n]*(?:connection reset by peer|broken pipe|TLS handshake timeout))",
+        e.RegistryError,
+        "the connection to the registry broke off while {subject} was on its way",
+        "try again: layers of a docker:// image that have arrived whole are not fetched again",
+    ),
+    build_row(
+        "registry-not-sif",
+        r"invalid layer mediatype: application/vnd\.(?:oci|docker)\.",
+        e.RegistryError,
+        "{subject} is an OCI image and no SIF file",
+        "write docker:// in place of oras://",
+    ),
+    build_row(
+        "registry-not-oci",
+        r"no extractable OCI/Docker tar layers found in this image",
+        e.RegistryError,
+        "{subject} is a SIF file and no OCI image",
+        "write oras:// in place of docker://",
+    ),
+    build_row(
+        "archive-not-whole",
+        r"loading tar component \"(?P<part>manifest\.json)\": file does not exist",
+        e.ImageInvalid,
+        "{subject} has no {part}, so it is no archive of Docker's",
+        "an archive in the OCI layout is named oci-archive:FILE",
     ),
     build_row(
         "registry-library",

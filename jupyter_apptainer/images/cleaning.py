@@ -1,0 +1,64 @@
+"""Find and remove what pulls that were killed have left, and what is kept about images that are gone. Never an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.environment import build_engine_environment
+from ..engine.image_commands import build_cache_clean
+from ..engine.locate import EngineInfo
+from ..engine.runner import Runner
+from ..places import Places
+from .catalogue import find_stale_contents
+from .records import iter_records, remove_record
+from .starter import remove_build_folder
+from .transfer import find_parts
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """path: what would be removed, or the image that something is remembered about. why: in words. size_bytes: of the file."""
+
+    path: str
+    why: str
+    size_bytes: int = 0
+
+
+def clean_images(places: Places, folders: Iterable[Path], *, is_dry: bool = False) -> list[Leftover]:
+    """Remove leftovers and return them. is_dry: only look."""
+    found = [*_clean_parts([*folders, places.scratch], is_dry), *_clean_records(places, is_dry)]
+    for path in find_stale_contents(places):
+        found.append(
+            Leftover(str(path), "what is kept about an image that has changed or is gone", path.stat().st_size)
+        )
+        if not is_dry:
+            path.unlink(missing_ok=True)
+    return found
+
+
+def clean_engine_cache(engine: EngineInfo, environ: Mapping[str, str]) -> None:
+    """Empty the engine's own cache: layers of images that were pulled or built, which are fetched again if needed."""
+    Runner().run(build_cache_clean(engine, build_engine_environment(environ)))
+
+
+def _clean_parts(folders: Iterable[Path], is_dry: bool) -> list[Leftover]:
+    found = []
+    for path in (path for folder in folders for path in find_parts(folder)):
+        files = [path, *path.rglob("*")]
+        size = sum(each.lstat().st_size for each in files if each.is_file())
+        found.append(Leftover(str(path), "half an image of a pull that was killed", size))
+        if not is_dry:
+            remove_build_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return found
+
+
+def _clean_records(places: Places, is_dry: bool) -> list[Leftover]:
+    found = []
+    for record in iter_records(places):
+        if not record.is_current:
+            found.append(Leftover(record.path, f"remembered as {record.uri}, but it has changed or is gone"))
+            if not is_dry:
+                remove_record(places, record.path)
+    return found
