@@ -30,7 +30,9 @@ COMMANDS: Mapping[str, CommandRow] = {
     "doctor": CommandRow("doctor", "check what this machine can do, and say how to fix what it cannot"),
     "engine": CommandRow("engine", "install | info: get an engine, show which one is used"),
     "kernel": CommandRow("kernel", "add | discover | list | show | check | explain | edit | remove"),
-    "image": CommandRow("image", "build | pull | push | list | inspect | recipe | diff | verify | sign | remove | clean"),
+    "image": CommandRow(
+        "image", "build | pull | push | list | inspect | recipe | diff | verify | sign | remove | clean"
+    ),
     "registry": CommandRow("registry", "login | logout: passwords of image registries"),
     "overlay": CommandRow("overlay", "create | list | info | grow | check | freeze | remove: what kernels write into"),
     "instance": CommandRow("instance", "list | stop | logs: running containers of ours"),
