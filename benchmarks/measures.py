@@ -15,7 +15,7 @@ from jupyter_apptainer.instances.model import Instance
 from jupyter_apptainer.instances.process import ProcessIdentity, read_memory
 from jupyter_apptainer.instances.stats import iter_members
 
-from .ways import TIMEOUT_S, RunningKernel, Way, answer_info, connect, find_local_pid, launch, wait_reply
+from .ways import TIMEOUT_S, RunningKernel, Way, answer_info, connect, find_local_pid, launch, start, wait_reply
 
 ROUND_TRIPS = 100
 PAYLOADS = 100
@@ -222,6 +222,22 @@ def read_kernel_memory(kernel: RunningKernel) -> Memory:
         engine=_sum_memory(_list_engine(kernel, instance)),
         helpers=_sum_memory(_list_helpers(instance)),
     )
+
+
+async def measure_further(way: Way) -> float:
+    """Start a kernel and then another one; return the bytes that the second one has added to what both use together."""
+    first = await start(way)
+    try:
+        await first.client.wait_for_ready(timeout=TIMEOUT_S)
+        before = read_kernel_memory(first).total
+        second = await start(way)
+        try:
+            await second.client.wait_for_ready(timeout=TIMEOUT_S)
+            return _sum_memory(sorted({*list_pids(first), *list_pids(second)})) - before
+        finally:
+            await second.end()
+    finally:
+        await first.end()
 
 
 def _list_kernel(kernel: RunningKernel, instance: Instance) -> list[int]:

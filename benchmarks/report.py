@@ -66,6 +66,12 @@ MEASURES: tuple[Measure, ...] = (
     Measure("memory_kernel", "  of it, the kernel itself", "MB"),
     Measure("memory_engine", "  of it, the engine's processes", "MB"),
     Measure("memory_helpers", "  of it, what mounts the image", "MB"),
+    Measure(
+        "memory_further",
+        "Memory that a further kernel adds (in a shared instance)",
+        "MB",
+        Target("difference at most", 5e6),
+    ),
 )
 # Its "local" is the same image's own ipykernel.
 LENT = Measure(

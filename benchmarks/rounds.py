@@ -54,6 +54,7 @@ async def _measure_starts(way: Way, samples: Samples) -> None:
 
 async def _measure_kernel(way: Way, samples: Samples) -> None:
     samples.add("first_result", way, await measures.measure_first_result(way))
+    samples.add("memory_further", way, await measures.measure_further(way.share()))
     kernel, returned_s, answered_s = await measures.measure_start(way)
     try:
         samples.add("start_call", way, returned_s)

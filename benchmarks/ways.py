@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,21 +31,29 @@ from jupyter_apptainer.kernels.provisioner import ApptainerProvisioner
 
 WayName = Literal["local", "container", "recipe", "lent"]
 TIMEOUT_S = 120.0
+SHARED = "shared"
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a kernel. Its kernelspec lies in `folder`; the kernel works in `cwd`."""
+    """One way to run a kernel. Its kernelspec, `name` if not said otherwise, lies in `folder`; the kernel works in `cwd`."""
 
     name: WayName
     folder: Path
     cwd: Path
     settings: Config = field(default_factory=Config)
+    kernelspec: str = ""
 
     def build_manager(self) -> AsyncKernelManager:
         """Return a kernel manager that has started nothing yet."""
         specs = KernelSpecManager(kernel_dirs=[str(self.folder)], ensure_native_kernel=False)
-        return AsyncKernelManager(kernel_name=self.name, kernel_spec_manager=specs, config=self.settings)
+        return AsyncKernelManager(
+            kernel_name=self.kernelspec or self.name, kernel_spec_manager=specs, config=self.settings
+        )
+
+    def share(self) -> Way:
+        """Return the way in which further kernels of this one are run: in one instance, where there are any."""
+        return replace(self, kernelspec=SHARED) if self.name == "container" else self
 
 
 @dataclass
@@ -138,6 +147,11 @@ def make_ways(
     ipython = {"IPYTHONDIR": str(folder / "ipython"), "PYTHONNOUSERSITE": "1"}
     _write_kernelspec(folder, "local", [str(local_python), *launch], env=ipython)
     _write_kernelspec(folder, "container", ["unused"], interrupt_mode="message", metadata=provisioner)
+    sharing = {
+        "provisioner_name": PROVISIONER,
+        "config": {**container, "instance": f"shared:benchmark-{os.getpid()}"},
+    }
+    _write_kernelspec(folder, SHARED, ["unused"], interrupt_mode="message", metadata={"kernel_provisioner": sharing})
     _write_kernelspec(folder, "recipe", pasted)
     names: list[WayName] = ["local", "container", "recipe"]
     if bare_python:
@@ -148,7 +162,7 @@ def make_ways(
     return {name: Way(name, folder / "kernels", cwd, settings) for name in names}
 
 
-def _write_kernelspec(folder: Path, name: WayName, argv: list[str], **fields: object) -> None:
+def _write_kernelspec(folder: Path, name: str, argv: list[str], **fields: object) -> None:
     target = folder / "kernels" / name
     target.mkdir(parents=True)
     document = {"argv": argv, "display_name": name, "language": "python", **fields}

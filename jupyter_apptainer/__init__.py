@@ -6,7 +6,7 @@ so that importing this package costs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["AsyncEngine", "ContainerSpec", "Engine", "__version__"]
 
 _HOMES = {"AsyncEngine": ".engine.api", "Engine": ".engine.api", "ContainerSpec": ".kernels.spec"}
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """Called by a Jupyter server that looks for the extension `jupyter_apptainer`."""
+    from importlib import import_module
+
+    # By name: nothing else here leads to a door.
+    door = f"{__name__}.server.app"
+    return [{"module": door, "app": import_module(door).ApptainerExtension}]
 
 
 def __getattr__(name: str) -> object:

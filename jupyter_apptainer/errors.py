@@ -56,7 +56,9 @@
        ├─ ImageLacksIpykernel
        ├─ KernelDied
        ├─ KernelTimeout
-       └─ ConnectionImpossible         neither ipc nor encrypted tcp can serve
+       ├─ ConnectionImpossible         neither ipc nor encrypted tcp can serve
+       ├─ SharedInstanceMismatch       the instance that the kernel wants to share was started otherwise
+       └─ AttachError                  a running kernel cannot be taken over
 
 A message says what failed and on which object; a hint says what to do next. ``code`` is stable: scripts, REST clients and
 translations may rely on it.
@@ -413,3 +415,11 @@ class KernelTimeout(LaunchError):
 class ConnectionImpossible(LaunchError):
     code = "connection-impossible"
     phase = "connect"
+
+
+class SharedInstanceMismatch(LaunchError):
+    code = "shared-instance-mismatch"
+
+
+class AttachError(LaunchError):
+    code = "attach-error"

@@ -74,7 +74,8 @@ async def _run(folder: Path, connection_file: Path, extra: list[str]) -> int:
         folders=preparation.folders,
         environ=os.environ,
         label=environ.get("JPY_SESSION_NAME") or kernel_json.get("display_name", ""),
-        read_ahead=preparation.probe.start_files if preparation.probe and settings.read_ahead else (),
+        kernelspec=folder.absolute().name,
+        start_files=preparation.probe.start_files if preparation.probe and settings.read_ahead else (),
     )
     return await _serve(kernel, connection, settings.start_timeout_s)
 
@@ -95,6 +96,9 @@ async def _serve(kernel: ContainerKernel, connection: dict[str, Any], timeout_s:
         await start
         end = asyncio.create_task(kernel.wait())
         await asyncio.wait({end, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if client.done() and not end.done() and kernel.plan.persist is not False:
+            end.cancel()
+            return 0
         if not end.done():
             kernel.send_signal(signal.SIGTERM)
             await asyncio.wait({end}, timeout=_PATIENCE_S)
@@ -103,14 +107,18 @@ async def _serve(kernel: ContainerKernel, connection: dict[str, Any], timeout_s:
         _print_log(kernel)
         return 128 - returncode if returncode < 0 else returncode
     finally:
+        outlives = client.done() and kernel.plan.persist is not False and kernel.poll() is None
         for task in (start, asked, client):
             task.cancel()
         await asyncio.gather(start, asked, client, return_exceptions=True)
-        await kernel.stop()
+        if outlives:
+            kernel.leave()
+        else:
+            await kernel.stop()
 
 
 async def _wait_client_gone(ending: asyncio.Event) -> None:
-    """A client that dies without a word takes its kernel along."""
+    """A client that dies without a word takes its kernel along, unless that persists."""
     parent = os.getppid()
     if parent == 1:
         return

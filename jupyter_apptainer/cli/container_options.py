@@ -13,6 +13,7 @@ from contextlib import suppress
 from ..errors import SpecError
 from ..kernels.fields import FIELDS, is_uri, join_words, split_words
 
+_BOOLEANS = {"true": True, "false": False}
 _NV = {"auto": "auto", "true": True, "false": False}
 
 
@@ -37,6 +38,8 @@ def add_container_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cpus", metavar="N", help="number of processors that the kernel may use, as in 2")
     group.add_argument("--pids", metavar="N", help="limit of the kernel's processes and threads, as in 512")
     group.add_argument("--network", choices=["host", "none"], help=FIELDS["network"].description)
+    group.add_argument("--instance", metavar="kernel|shared:NAME", help=FIELDS["instance"].description)
+    group.add_argument("--persist", metavar="TIME|true|false", help=FIELDS["persist"].description)
     group.add_argument(
         "--command", metavar="WORDS", help=FIELDS["command"].description + " All words in one pair of quotes."
     )
@@ -73,7 +76,9 @@ def build_config(arguments: argparse.Namespace) -> dict[str, object]:
     for option, field in (("inherit_env", "inherit_env"), ("extra_flag", "extra_flags")):
         if getattr(arguments, option) is not None:
             config[field] = getattr(arguments, option)
-    for field in ("isolation", "network"):
+    if arguments.persist is not None:
+        config["persist"] = _BOOLEANS.get(arguments.persist, arguments.persist)
+    for field in ("isolation", "network", "instance"):
         if getattr(arguments, field) is not None:
             config[field] = getattr(arguments, field)
     return config

@@ -91,8 +91,12 @@ def run_logs(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _matches(entry: LedgerEntry, pattern: str) -> bool:
+    return fnmatchcase(entry.name, pattern) or fnmatchcase(entry.instance_name, pattern)
+
+
 def _get_matching(pattern: str) -> list[LedgerEntry]:
-    found = [entry for entry in iter_entries(find_places()) if fnmatchcase(entry.name, pattern)]
+    found = [entry for entry in iter_entries(find_places()) if _matches(entry, pattern)]
     if not found:
         raise InstanceNotFound(
             f"no instance of ours is named {pattern!r}", hint="`jupyter apptainer instance list` shows them"
@@ -107,6 +111,7 @@ def _to_row(entry: LedgerEntry) -> dict[str, object]:
     state = "running" if is_running else "starting" if instance is None else "dead"
     return {
         "name": entry.name,
+        "instance": entry.instance_name,
         "state": state if entry.owner.is_alive() else "orphaned",
         "kernel_id": entry.kernel_id,
         "label": entry.label,

@@ -34,6 +34,7 @@ from .kernel_sources import add_source_options, count_errors, load_source, print
 from .kernel_write import add_scope_options, merge_config, probe_spec, write_kernel
 from .output import GREEN, RED, YELLOW, hide_secrets, is_yes, paint, print_json, print_note, print_table
 from .progress import show_progress
+from .running import add_running_verbs
 from .verbs import AnyOrderParser, add_verb
 
 _MARKS = {"ok": ("✓", GREEN), "unknown": ("?", YELLOW), "fail": ("✗", RED)}
@@ -69,7 +70,7 @@ def add_parser(subparsers: Any) -> None:
     """Add `kernel` and its subcommands."""
     parser = subparsers.add_parser(
         "kernel",
-        help="container kernels: add, discover, list, show, check, explain, edit, remove",
+        help="container kernels: add, discover, list, show, check, explain, edit, remove; ps, stop",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -117,6 +118,7 @@ def add_parser(subparsers: Any) -> None:
     for command in (listing, show, check, explain):
         command.add_argument("--json", action="store_true", help="print JSON")
 
+    add_running_verbs(commands)
     remove = add_verb(
         commands,
         "kernel",

@@ -18,8 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..engine.lock import hold_lock
 from ..places import Places
 from . import ledger
+from .joined import end_joined
+from .lease import claim, find_end, note_orphan, wake_keeper
 from .model import FUSE_HELPERS, Instance, LedgerEntry
 from .process import ProcessIdentity, ProcessStat, iter_stats, read_command_line, read_namespace
 
@@ -86,42 +89,80 @@ def _end_helpers(instance: Instance, deadline: float) -> None:
 
 
 def end_entry(places: Places, entry: LedgerEntry) -> bool:
-    """End what an entry of the ledger stands for, remove its folders, and forget it; True when nothing is left."""
-    instance = entry.instance or find_instance(entry)
-    is_gone = stop_instance(places, instance) if instance else _end_half_started(places, entry)
+    """End what an entry of the ledger stands for, remove its folders, and forget it; True when nothing is left.
+
+    Of an instance that is shared only this entry's kernel is ended, unless it is the last one.
+    """
+    if not entry.shared:
+        return end_held_entry(places, entry)
+    with hold_lock(find_shared_lock(places, entry.shared)):
+        return end_held_entry(places, entry)
+
+
+def end_held_entry(places: Places, entry: LedgerEntry) -> bool:
+    """The same for those who hold the lock of a shared instance already."""
+    if any(other.name != entry.name for other in ledger.iter_sharers(places, entry.shared)):
+        is_gone = _end_kernel(entry)
+        directories = entry.directories
+    else:
+        is_gone = _end_instance(places, entry)
+        directories = (*entry.directories, *entry.instance_directories)
     if not is_gone:
         return False
-    _remove_engine_files(
-        entry.name,
-        Path(entry.record_dir, entry.name),
-        (os.path.join(entry.log_dir, f"{entry.name}.out"), os.path.join(entry.log_dir, f"{entry.name}.err")),
-    )
-    for directory in entry.directories:
+    for directory in directories:
         remove_tree(directory)
     ledger.remove_entry(places, entry.name)
+    wake_keeper(entry)
     return True
+
+
+def find_shared_lock(places: Places, instance_name: str) -> Path:
+    """Return the lock file that is held while a shared instance is started, joined or left."""
+    return places.ledger / f"{instance_name}.lock"
+
+
+def _end_kernel(entry: LedgerEntry) -> bool:
+    if entry.process is None or entry.instance is None:
+        return True
+    return end_joined(entry.process, entry.kernel, entry.instance.pid_namespace)
+
+
+def _end_instance(places: Places, entry: LedgerEntry) -> bool:
+    instance = entry.instance
+    if instance is None or (entry.shared and not instance.init.is_alive()):
+        # Another kernel may have started a shared one anew.
+        instance = find_instance(entry) or instance
+    is_gone = stop_instance(places, instance) if instance else _end_half_started(places, entry)
+    name = entry.instance_name
+    if is_gone:
+        _remove_engine_files(
+            name,
+            Path(entry.record_dir, name),
+            (os.path.join(entry.log_dir, f"{name}.out"), os.path.join(entry.log_dir, f"{name}.err")),
+        )
+    return is_gone
 
 
 def find_instance(entry: LedgerEntry) -> Instance | None:
     """Find a running instance by its name where the ledger does not know its processes yet: the start was cut off."""
     for stat in iter_stats():
-        if stat.comm.startswith("starter") and read_command_line(stat.pid).endswith(f"[{entry.name}]"):
+        if stat.comm.startswith("starter") and read_command_line(stat.pid).endswith(f"[{entry.instance_name}]"):
             starter = ProcessIdentity(stat.pid, stat.start_ticks)
             mount_namespace = read_namespace(stat.pid, "mnt")
             init = next((s for s in iter_stats() if s.ppid == stat.pid and s.comm == "appinit"), None)
             if init is None or mount_namespace is None:
                 continue
             return Instance(
-                name=entry.name,
+                name=entry.instance_name,
                 image=entry.image,
                 init=ProcessIdentity(init.pid, init.start_ticks),
                 starter=starter,
                 pid_namespace=read_namespace(init.pid, "pid") or 0,
                 mount_namespace=mount_namespace,
-                record_path=os.path.join(entry.record_dir, entry.name, f"{entry.name}.json"),
+                record_path=os.path.join(entry.record_dir, entry.instance_name, f"{entry.instance_name}.json"),
                 log_paths=(
-                    os.path.join(entry.log_dir, f"{entry.name}.out"),
-                    os.path.join(entry.log_dir, f"{entry.name}.err"),
+                    os.path.join(entry.log_dir, f"{entry.instance_name}.out"),
+                    os.path.join(entry.log_dir, f"{entry.instance_name}.err"),
                 ),
             )
     return None
@@ -135,7 +176,7 @@ def _end_half_started(places: Places, entry: LedgerEntry) -> bool:
             if os.stat(f"/proc/{stat.pid}").st_uid != uid:
                 continue
             words = read_command_line(stat.pid).split()
-            if entry.name in words and "instance" in words and "start" in words:
+            if entry.instance_name in words and "instance" in words and "start" in words:
                 identity = ProcessIdentity(stat.pid, stat.start_ticks)
                 # Shot half-way it would leave processes without a name; left alone it ends within a second.
                 if not identity.wait_gone(STOP_TIMEOUT_S):
@@ -146,32 +187,63 @@ def _end_half_started(places: Places, entry: LedgerEntry) -> bool:
 
 
 def find_leftovers(places: Places) -> list[Leftover]:
-    """List the ledger's entries whose owner is gone. Changes nothing."""
+    """List the ledger's entries whose owner is gone and whose lease, if they have one, is over. Changes nothing."""
     found: list[Leftover] = []
+    now = time.time()
     for entry in ledger.iter_entries(places):
-        if entry.owner.is_alive():
+        reason = None if entry.owner.is_alive() else find_end(entry, now)
+        if reason is None:
             continue
         instance = entry.instance or find_instance(entry)
         pids: tuple[int, ...] = ()
         if instance:
             pids = (instance.init.pid,) if instance.init.is_alive() else ()
             pids += tuple(stat.pid for stat in iter_helpers(instance))
-        found.append(Leftover(entry, f"its owner (pid {entry.owner.pid}) is gone", pids))
+        found.append(Leftover(entry, reason, pids))
     return found
 
 
 def sweep(places: Places) -> list[Leftover]:
-    """End all leftovers and remove their files; returns those that were ended."""
-    return [leftover for leftover in find_leftovers(places) if end_leftover(places, leftover)]
+    """End all leftovers and remove their files; returns those that were ended. The leases of the others count from now on."""
+    for entry in ledger.iter_entries(places):
+        if not entry.owner.is_alive() and entry.persist is not False:
+            note_orphan(places, entry)
+    ended = [leftover for leftover in find_leftovers(places) if end_leftover(places, leftover)]
+    remove_owner_dirs(places)
+    return ended
+
+
+def find_owner_dir(places: Places, owner: ProcessIdentity) -> Path:
+    """Return a folder for what an owner of kernels keeps for the next one; it stays while a kernel of it waits."""
+    return places.runtime / f"owner-{owner.pid}-{owner.start_ticks}"
+
+
+def remove_owner_dirs(places: Places) -> None:
+    """Remove the folders of owners that are gone, unless a kernel of theirs waits."""
+    needed = {find_owner_dir(places, entry.owner) for entry in ledger.iter_entries(places)}
+    for path in places.runtime.glob("owner-*-*"):
+        pid, _, start_ticks = path.name.removeprefix("owner-").partition("-")
+        is_ours = pid.isdigit() and start_ticks.isdigit()
+        if is_ours and path not in needed and not ProcessIdentity(int(pid), int(start_ticks)).is_alive():
+            remove_tree(str(path))
 
 
 def end_leftover(places: Places, leftover: Leftover) -> bool:
-    """End one of them, and remove the connection file that its owner can remove no more; True when nothing is left."""
-    is_gone = end_entry(places, leftover.entry)
-    if is_gone and leftover.entry.connection_file:
+    """End one of them, and remove the connection file that its owner can remove no more; True when nothing is left.
+
+    It is claimed first, so that nobody can take it over, or end it, at the same time.
+    """
+    entry = claim(places, leftover.entry.name)
+    if entry is None:
+        return True
+    if not end_entry(places, entry):
+        # As it was, for the next one who tries.
+        ledger.save_entry(places, leftover.entry)
+        return False
+    if entry.connection_file:
         with suppress(OSError):
-            os.unlink(leftover.entry.connection_file)
-    return is_gone
+            os.unlink(entry.connection_file)
+    return True
 
 
 def remove_tree(path: str) -> None:

@@ -41,6 +41,12 @@ def iter_entries(places: Places) -> Iterator[LedgerEntry]:
     yield from sorted(entries, key=lambda entry: entry.started_at)
 
 
+def iter_sharers(places: Places, shared: str) -> Iterator[LedgerEntry]:
+    """Yield the entries of the kernels that share the instance `shared`; none for the empty name."""
+    if shared:
+        yield from (entry for entry in iter_entries(places) if entry.shared == shared)
+
+
 def _load(path: Path) -> LedgerEntry | None:
     try:
         entry = LedgerEntry.from_json(json.loads(path.read_text()))

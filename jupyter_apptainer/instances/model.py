@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .process import ProcessIdentity
@@ -68,6 +68,11 @@ class LedgerEntry:
     directories: folders of ours that go with it. overlays: image files that it has mounted for writing.
     connection_file: the client's, which goes with a kernel that nobody owns any more.
     record_dir, log_dir: where the engine keeps its file about the instance and its logs, known before the start.
+
+    process: the engine's process that joined the instance for the kernel; kernel: the kernel itself. kernelspec: its name.
+    persist: whether the kernel outlives its owner, or for how many seconds. orphaned_at: when its owner was found gone. keeper:
+    the owner's, see `keeper`. shared: name of the instance where several kernels share it, each with an entry of its own; wish:
+    the fields of the configuration that it was started with, as JSON; instance_directories: folders that go with the last of them.
     """
 
     name: str
@@ -82,6 +87,20 @@ class LedgerEntry:
     overlays: tuple[str, ...] = ()
     connection_file: str = ""
     instance: Instance | None = None
+    process: ProcessIdentity | None = None
+    kernel: ProcessIdentity | None = None
+    kernelspec: str = ""
+    persist: bool | int = False
+    orphaned_at: float | None = None
+    keeper: ProcessIdentity | None = None
+    shared: str = ""
+    wish: Mapping[str, str] = field(default_factory=dict)
+    instance_directories: tuple[str, ...] = ()
+
+    @property
+    def instance_name(self) -> str:
+        """The engine's name of the instance."""
+        return self.shared or self.name
 
     def to_json(self) -> dict[str, Any]:
         """For the ledger's file."""
@@ -99,6 +118,15 @@ class LedgerEntry:
             "overlays": list(self.overlays),
             "connection_file": self.connection_file,
             "instance": self.instance.to_json() if self.instance else None,
+            "process": self.process.to_json() if self.process else None,
+            "kernel": self.kernel.to_json() if self.kernel else None,
+            "kernelspec": self.kernelspec,
+            "persist": self.persist,
+            "orphaned_at": self.orphaned_at,
+            "keeper": self.keeper.to_json() if self.keeper else None,
+            "shared": self.shared,
+            "wish": dict(self.wish),
+            "instance_directories": list(self.instance_directories),
         }
 
     @classmethod
@@ -117,7 +145,20 @@ class LedgerEntry:
             overlays=_read_words(record["overlays"]),
             connection_file=record["connection_file"],
             instance=Instance.from_json(record["instance"]) if record["instance"] else None,
+            process=_read_process(record["process"]),
+            kernel=_read_process(record["kernel"]),
+            kernelspec=str(record["kernelspec"]),
+            persist=record["persist"] if isinstance(record["persist"], bool) else int(record["persist"]),
+            orphaned_at=None if record["orphaned_at"] is None else float(record["orphaned_at"]),
+            keeper=_read_process(record["keeper"]),
+            shared=str(record["shared"]),
+            wish={str(name): str(value) for name, value in dict(record["wish"]).items()},
+            instance_directories=_read_words(record["instance_directories"]),
         )
+
+
+def _read_process(record: dict[str, int] | None) -> ProcessIdentity | None:
+    return ProcessIdentity.from_json(record) if record else None
 
 
 def _read_words(value: object) -> tuple[str, ...]:

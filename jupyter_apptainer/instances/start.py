@@ -24,7 +24,7 @@ from ..engine.runner import spawn
 from ..errors import CommandTimeout
 from ..places import Places
 from . import ledger
-from .janitor import end_entry
+from .janitor import end_held_entry
 from .model import Instance, LedgerEntry
 from .process import ProcessIdentity, read_namespace
 from .watch import DirectoryWatch, wait_readable, watch_exit
@@ -73,15 +73,15 @@ async def start_instance(
     """Run `instance start` and return as soon as the instance can be joined.
 
     entry: what the ledger shall remember; it is written before anything is started, so that a start that is cut off at any
-    point can be cleaned up by name. log_path: takes what the engine prints.
+    point can be cleaned up by name; the lock of a shared instance is held. log_path: takes what the engine prints.
 
     Raises what `diagnose` makes of the engine's words, or CommandTimeout. A failed or cancelled start leaves nothing.
     """
     ledger.save_entry(places, entry)
-    record_dir = Path(entry.record_dir, entry.name)
+    record_dir = Path(entry.record_dir, entry.instance_name)
     # The folder is the engine's to make; being there first lets us watch it for the file.
     record_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    record_path = record_dir / f"{entry.name}.json"
+    record_path = record_dir / f"{entry.instance_name}.json"
     process: subprocess.Popen[bytes] | None = None
     try:
         with DirectoryWatch(str(record_dir)) as watch:
@@ -107,7 +107,7 @@ def _abandon(process: subprocess.Popen[bytes] | None, entry: LedgerEntry, places
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    end_entry(places, entry)
+    end_held_entry(places, entry)
 
 
 async def _wait_for_record(
@@ -160,7 +160,7 @@ def read_instance(record_path: Path, entry: LedgerEntry) -> Instance | None:
     if pid_namespace is None or mount_namespace is None:
         return None
     return Instance(
-        name=entry.name,
+        name=entry.instance_name,
         image=entry.image,
         init=init,
         starter=starter,

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import AttachError
 from ..instances.watch import DirectoryWatch, wait_readable, watch_exit
 from ..places import MAX_SOCKET_PATH, write_private_file
+from .adopted import EngineProcess
 
 CHANNELS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 # Longest number that jupyter_client appends to the path of an ipc socket, with its dash.
@@ -40,6 +41,15 @@ def write_twin(path: str, connection: Mapping[str, Any]) -> None:
     write_private_file(Path(path), json.dumps(content, indent=2))
 
 
+def read_twin(path: str) -> dict[str, Any]:
+    """Read the connection file of a running kernel. Raises AttachError where that cannot be."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise AttachError(f"the connection file {path} of the running kernel cannot be read: {error}") from error
+    return dict(content)
+
+
 def list_sockets(connection: Mapping[str, Any]) -> list[str]:
     """Return the paths of the connection's sockets; empty for tcp."""
     if connection.get("transport") != "ipc":
@@ -54,7 +64,7 @@ def remove_sockets(connection: Mapping[str, Any]) -> None:
             os.unlink(path)
 
 
-async def wait_listening(connection: Mapping[str, Any], process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+async def wait_listening(connection: Mapping[str, Any], process: EngineProcess, timeout_s: float) -> bool:
     """Wait until the kernel listens on all its channels; False where it ends or `timeout_s` seconds pass before that."""
     deadline = time.monotonic() + timeout_s
     with watch_exit(process.pid) as ended:
@@ -63,9 +73,7 @@ async def wait_listening(connection: Mapping[str, Any], process: subprocess.Pope
         return await _wait_ports(connection, process, ended, deadline)
 
 
-async def _wait_sockets(
-    connection: Mapping[str, Any], process: subprocess.Popen[bytes], ended: int, deadline: float
-) -> bool:
+async def _wait_sockets(connection: Mapping[str, Any], process: EngineProcess, ended: int, deadline: float) -> bool:
     wanted = list_sockets(connection)
     with DirectoryWatch(os.path.dirname(wanted[0])) as watch:
         while not all(os.path.exists(path) for path in wanted):
@@ -77,9 +85,7 @@ async def _wait_sockets(
     return process.poll() is None
 
 
-async def _wait_ports(
-    connection: Mapping[str, Any], process: subprocess.Popen[bytes], ended: int, deadline: float
-) -> bool:
+async def _wait_ports(connection: Mapping[str, Any], process: EngineProcess, ended: int, deadline: float) -> bool:
     # Nothing tells when a port begins to listen, so it is tried; the heartbeat's is the last that ipykernel binds.
     while time.monotonic() < deadline and process.poll() is None:
         try:

@@ -8,49 +8,45 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import errno
 import logging
 import os
-import shutil
-import signal
 import subprocess
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ..engine.command import strip_ansi
 from ..engine.environment import build_engine_environment
 from ..engine.options import build_exec, build_instance_start
 from ..engine.runner import spawn
-from ..errors import (
-    DiskFull,
-    KernelTimeout,
-    LaunchError,
-)
-from ..images.probe import is_python_command
-from ..instances.janitor import end_entry, remove_tree
+from ..errors import KernelTimeout
+from ..instances import keeper, ledger
+from ..instances.janitor import end_entry, remove_tree, stop_instance
+from ..instances.joined import find_joined, kill_joined
 from ..instances.model import FUSE_HELPERS, Instance, LedgerEntry
 from ..instances.oom import OomRecord
-from ..instances.process import ProcessIdentity, find_descendants, iter_stats, read_children, read_namespace, read_stat
+from ..instances.process import ProcessIdentity, read_children, read_stat
 from ..instances.start import EngineFolders, is_healthy, start_instance
 from ..instances.watch import wait_readable, watch_exit
-from ..places import Places, make_private_dir
+from ..places import Places
 from . import connection as connections
+from .adopted import AdoptedProcess, EngineProcess
+from .entry import build_entry
+from .folders import make_folders
 from .guard import KernelGuard, start_guard
 from .limits import running_on
 from .outcome import explain_end
-from .plan import INSTANCE_LOG, KERNEL_LOG, SESSION_SCRIPT, SHIM, LaunchPlan
+from .plan import INSTANCE_LOG, KERNEL_LOG, LaunchPlan
+from .progress import Progress
+from .read_ahead import read_ahead
+from .resume import save_plan
+from .shared import check_joinable, find_host, hold_shared
+from .signals import Signaller
 
-# A second interrupt within this time means that the first one had no effect.
-ESCALATION_S = 2.0
 _LOG_BYTES = 20_000
 # The guard of a kernel ends with it, usually at once.
 _GLANCE_S = 0.05
-_HERE = Path(__file__).parent
 _open_kernels: set[ContainerKernel] = set()
 
 
@@ -65,26 +61,29 @@ class ContainerKernel:
         folders: EngineFolders,
         environ: Mapping[str, str],
         label: str = "",
+        kernelspec: str = "",
         connection_file: str = "",
         log: logging.Logger | logging.LoggerAdapter[Any] | None = None,
-        read_ahead: Sequence[str] = (),
+        start_files: Sequence[str] = (),
+        progress: Progress | None = None,
     ) -> None:
         self.plan = plan
         self.places = places
         self.log = log or logging.getLogger(__name__)
-        self.phases: dict[str, float] = {}
+        self.progress = progress or Progress()
         self.instance: Instance | None = None
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: EngineProcess | None = None
         self._folders = folders
         self._environ = dict(environ)
         self._label = label
+        self._kernelspec = kernelspec
         self._connection_file = connection_file
-        self._read_ahead = tuple(read_ahead)
+        self._start_files = tuple(start_files)
         self._starter_program: subprocess.Popen[bytes] | None = None
         self._kernel: ProcessIdentity | None = None
         self._helpers: tuple[ProcessIdentity, ...] = ()
         self._log_start = 0
-        self._interrupts: list[float] = []
+        self._signaller = Signaller()
         self._entry: LedgerEntry | None = None
         self._guard: KernelGuard | None = None
 
@@ -99,11 +98,14 @@ class ContainerKernel:
         if self._guard is not None:
             await asyncio.to_thread(self._end_guard)
         await self._ensure_instance(timeout_s)
+        with self.progress.phase("connect"):
+            await self._start_kernel(connection, timeout_s)
+
+    async def _start_kernel(self, connection: Mapping[str, Any], timeout_s: float) -> None:
         connections.remove_sockets(connection)
         connections.write_twin(self.plan.connection_file, connection)
-        began = time.monotonic()
         self._kernel = None
-        self._interrupts.clear()
+        self._signaller = Signaller()
         # The kernel will live in our own cgroup, or below it.
         oom = OomRecord.note(os.getpid())
         with open(self._path(KERNEL_LOG), "ab", opener=_private) as log:
@@ -118,12 +120,13 @@ class ContainerKernel:
             self._log_start = log.tell()
             with running_on(self.plan.resources.processors):
                 self.process = spawn(command, stdout=log, stderr=log)
+        self._record(process=ProcessIdentity.find(self.process.pid), kernel=None)
         if not self._helpers:
             # While the kernel comes up: its instance is complete now.
             self._helpers = self._find_helpers()
         if not await connections.wait_listening(connection, self.process, timeout_s):
             await self._give_up(timeout_s, oom)
-        self.phases["connect"] = time.monotonic() - began
+        self._record(kernel=self.find_kernel())
         self._start_guard(connection)
 
     def _start_guard(self, connection: Mapping[str, Any]) -> None:
@@ -137,39 +140,48 @@ class ContainerKernel:
             guard.dismiss()
             guard.finish()
 
+    def _record(self, **changes: Any) -> None:
+        """Change this kernel's entry in the ledger."""
+        assert self._entry is not None
+        self._entry = replace(self._entry, **changes)
+        ledger.save_entry(self.places, self._entry)
+
     async def _ensure_instance(self, timeout_s: float) -> None:
+        broken = None
         if self.instance is not None:
-            if is_healthy(self.instance, self._helpers):
+            is_fit = is_healthy(self.instance, self._helpers)
+            # Somebody may have ended this kernel alone, in an instance that others go on using.
+            if is_fit and ledger.load_entry(self.places, self.plan.entry_name) is not None:
                 return
             self.log.warning("Instance %s is gone or broken: starting it anew", self.plan.instance_name)
+            broken = None if is_fit else self.instance
             await self.stop()
-        began = time.monotonic()
-        try:
-            self._prepare_files()
-        except OSError as error:
-            for folder in (self.plan.private_dir, self.plan.scratch_dir):
-                remove_tree(folder)
-            if error.errno == errno.ENOSPC:
-                raise DiskFull(f"no space left on the disk of {error.filename or self.plan.private_dir}") from error
-            raise LaunchError(
-                f"could not make the kernel's folders: {error}",
-                hint="set XDG_RUNTIME_DIR and TMPDIR to folders that are yours",
-            ) from error
-        entry = LedgerEntry(
-            name=self.plan.instance_name,
-            image=self.plan.image,
-            owner=ProcessIdentity.current(),
-            kernel_id=self.plan.kernel_id,
-            label=self._label,
-            started_at=time.time(),
-            record_dir=self._folders.record_dir,
-            log_dir=self._folders.log_dir,
-            directories=(self.plan.private_dir, self.plan.scratch_dir),
-            connection_file=self._connection_file,
-            overlays=tuple(flag for flag in self.plan.options.overlays if not flag.endswith(":ro")),
-        )
-        self._entry = entry
-        _open_kernels.add(self)
+        with self.progress.phase("instance"):
+            async with hold_shared(self.places, self.plan):
+                host = find_host(self.places, self.plan.instance_name) if self.plan.is_shared else None
+                if host is not None and broken is not None and host.instance == broken:
+                    # Broken for all kernels in it: those of others are started again by their owners, in the new one.
+                    await asyncio.to_thread(stop_instance, self.places, broken)
+                    host = None
+                if host is not None:
+                    self._join(host)
+                else:
+                    await self._start_instance(timeout_s)
+
+    def _join(self, host: LedgerEntry) -> None:
+        """Use the instance that another kernel runs in."""
+        check_joinable(host, self.plan)
+        make_folders(self.plan, is_joining=True)
+        self._begin_entry()
+        self._record(instance=host.instance)
+        self.instance = host.instance
+
+    async def _start_instance(self, timeout_s: float) -> None:
+        if self.plan.is_shared:
+            # The folders of a shared instance have names that stay the same; what a crash left in them is nothing for this one.
+            remove_tree(self.plan.scratch_dir)
+        make_folders(self.plan)
+        entry = self._begin_entry()
         command = build_instance_start(
             self.plan.engine,
             self.plan.image,
@@ -182,14 +194,49 @@ class ContainerKernel:
                 command, entry, self.places, log_path=self._path(INSTANCE_LOG), timeout_s=timeout_s
             )
         except BaseException:
-            _open_kernels.discard(self)
+            self._forget()
             raise
         self.instance, self._starter_program = started.instance, started.process
-        self.phases["instance"] = time.monotonic() - began
-        if self._read_ahead:
-            threading.Thread(
-                target=_read_files, args=(self.instance.init, self._read_ahead), name="read-ahead", daemon=True
-            ).start()
+        self._entry = replace(entry, instance=started.instance)
+        read_ahead(self.instance.init, self._start_files)
+
+    def _begin_entry(self) -> LedgerEntry:
+        """Make this kernel's entry, and have it looked after should we be killed."""
+        if self.plan.persist is not False:
+            save_plan(self.places, self.plan)
+        _open_kernels.add(self)
+        self._entry = replace(
+            build_entry(self.plan, self.places, self._folders),
+            label=self._label,
+            kernelspec=self._kernelspec,
+            connection_file=self._connection_file,
+            keeper=keeper.hold(self.plan.entry_name),
+        )
+        return self._entry
+
+    def _forget(self) -> None:
+        """The entry is gone."""
+        _open_kernels.discard(self)
+        keeper.release(self.plan.entry_name)
+        self._entry = None
+
+    @classmethod
+    def adopt(
+        cls, entry: LedgerEntry, plan: LaunchPlan, connection: Mapping[str, Any], **arguments: Any
+    ) -> ContainerKernel:
+        """Take over a running kernel whose entry this process has claimed. arguments: those of the constructor."""
+        kernel = cls(plan, **arguments)
+        assert entry.process is not None
+        _open_kernels.add(kernel)
+        kernel._entry = entry
+        kernel._record(keeper=keeper.hold(entry.name), connection_file=kernel._connection_file)
+        kernel.instance, kernel._kernel = entry.instance, entry.kernel
+        kernel.process = AdoptedProcess(entry.process)
+        kernel._helpers = kernel._find_helpers()
+        with suppress(OSError):
+            kernel._log_start = os.path.getsize(kernel._path(KERNEL_LOG))
+        kernel._start_guard(connection)
+        return kernel
 
     def _find_helpers(self) -> tuple[ProcessIdentity, ...]:
         if self.instance is None:
@@ -199,22 +246,6 @@ class ContainerKernel:
         return tuple(
             ProcessIdentity(stat.pid, stat.start_ticks) for stat in stats if stat and stat.comm in FUSE_HELPERS
         )
-
-    def _prepare_files(self) -> None:
-        for folder in (self.plan.private_dir, self.plan.scratch_dir):
-            make_private_dir(Path(folder).parent)
-            make_private_dir(Path(folder))
-        for planned in self.plan.files:
-            path = Path(planned.path)
-            if planned.kind == "link":
-                path.symlink_to(planned.target)
-            elif planned.kind == "mountpoint" and not os.path.isdir(planned.target):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-            else:
-                path.mkdir(parents=True, exist_ok=True)
-        script = SHIM if is_python_command(self.plan.kernel_command) else SESSION_SCRIPT
-        shutil.copyfile(_HERE / script, self._path(script))
 
     async def _give_up(self, timeout_s: float, oom: OomRecord) -> None:
         """The kernel does not listen: end it, say why. The caller decides about the instance."""
@@ -249,11 +280,8 @@ class ContainerKernel:
             return self._kernel
         if self.process is None or self.process.poll() is not None or self.instance is None:
             return None
-        for pid in read_children(self.process.pid):
-            if read_namespace(pid, "pid") == self.instance.pid_namespace:
-                self._kernel = ProcessIdentity.find(pid)
-                return self._kernel
-        return None
+        self._kernel = find_joined(self.process.pid, self.instance.pid_namespace)
+        return self._kernel
 
     def send_signal(self, signum: int) -> None:
         """Send a signal to the kernel and to the programs that it started, each exactly once.
@@ -261,48 +289,19 @@ class ContainerKernel:
         An interrupt that is repeated within 2 s also goes to programs that have left the kernel's group.
         """
         kernel = self.find_kernel()
-        if kernel is None:
-            return
-        if signum != signal.SIGINT:
-            self._signal_group(kernel, signum)
-            return
-        now = time.monotonic()
-        self._interrupts = [at for at in self._interrupts if now - at < ESCALATION_S] + [now]
-        self._signal_group(kernel, signum)
-        if len(self._interrupts) > 1:
-            group = read_stat(kernel.pid)
-            for stat in find_descendants(kernel.pid):
-                if group and stat.pgid != group.pgid:
-                    ProcessIdentity(stat.pid, stat.start_ticks).send_signal(signum)
-
-    def _signal_group(self, kernel: ProcessIdentity, signum: int) -> None:
-        stat = read_stat(kernel.pid)
-        if stat is None or stat.start_ticks != kernel.start_ticks:
-            return
-        if stat.pgid == kernel.pid:
-            with suppress(ProcessLookupError):
-                os.killpg(kernel.pid, signum)
-            return
-        # No session of its own: an image without setsid. The group is then the engine's, whose process must be left alone.
-        kernel.send_signal(signum)
-        for child in find_descendants(kernel.pid):
-            ProcessIdentity(child.pid, child.start_ticks).send_signal(signum)
+        if kernel is not None:
+            self._signaller.send(kernel, signum)
 
     def kill(self) -> None:
         """End the kernel and everything it started, at once. The instance stays."""
         if self._guard is not None:
             self._guard.dismiss()
         kernel = self.find_kernel()
-        if kernel is None:
-            if self.process is not None and self.process.poll() is None:
-                # Not joined yet. SIGKILL of the engine's process is harmless here: nothing is mounted by it.
-                self.process.kill()
-            return
-        victims = find_descendants(kernel.pid)
-        victims += [s for s in iter_stats() if s.session == kernel.pid and s.pid != kernel.pid]
-        kernel.send_signal(signal.SIGKILL)
-        for stat in victims:
-            ProcessIdentity(stat.pid, stat.start_ticks).send_signal(signal.SIGKILL)
+        if kernel is not None and self.instance is not None:
+            kill_joined(kernel, self.instance.pid_namespace)
+        elif self.process is not None and self.process.poll() is None:
+            # Not joined yet. SIGKILL of the engine's process is harmless here: nothing is mounted by it.
+            self.process.kill()
 
     def poll(self) -> int | None:
         """Return None while the kernel runs, else its exit status, negative for a signal."""
@@ -336,8 +335,8 @@ class ContainerKernel:
     def stop_now(self) -> None:
         """The same, blocking; usually some 20 ms."""
         self._end_guard()
-        entry = self._entry
-        if entry is not None and not end_entry(self.places, replace(entry, instance=self.instance)):
+        is_gone = self._entry is None or end_entry(self.places, replace(self._entry, instance=self.instance))
+        if not is_gone:
             self.log.error("Could not end instance %s; `jupyter apptainer gc` will try again", self.plan.instance_name)
         for process in (self.process, self._starter_program):
             if process is not None:
@@ -345,9 +344,13 @@ class ContainerKernel:
                     process.wait(2.0)
         self.instance = None
         self._helpers = ()
-        self._entry = None
         self._starter_program = None
+        self._forget()
+
+    def leave(self) -> None:
+        """Let the kernel go on without this process, which is about to end: its keeper takes care of the lease."""
         _open_kernels.discard(self)
+        self._end_guard()
 
     def is_owner(self) -> bool:
         """Say whether this process started the instance: a forked child that ends must not take it along."""
@@ -361,22 +364,9 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _read_files(init: ProcessIdentity, files: Sequence[str]) -> None:
-    """Read files of the image through the instance's own mount, so that they are in memory when the kernel asks."""
-    for name in files:
-        if not init.is_alive():
-            return
-        try:
-            with open(f"/proc/{init.pid}/root{name}", "rb", buffering=0) as stream:
-                while stream.read(1 << 20):
-                    pass
-        except OSError:
-            continue
-
-
 @atexit.register
 def _stop_open_kernels() -> None:
     """A program that ends without shutting its kernels down (a script, an exception) still leaves nothing."""
     for kernel in list(_open_kernels):
-        if kernel.is_owner():
+        if kernel.is_owner() and kernel.plan.persist is False:
             kernel.stop_now()

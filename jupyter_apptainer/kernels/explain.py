@@ -87,7 +87,7 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
         yield "# All else is the image, which is read-only, for pip too: `--overlay auto` adds a layer that can be written to."
         yield ""
     stop = shlex.join((engine.path, "instance", "stop", plan.instance_name))
-    remove = shlex.join(("rm", "-rf", plan.private_dir, plan.scratch_dir))
+    remove = shlex.join(("rm", "-rf", plan.instance_dir, plan.scratch_dir))
     yield "# At the end, whatever it is, container and folders go."
     yield f"trap {shlex.quote(f'{stop}; {remove}')} EXIT"
     # Some shells run the EXIT trap only where they end by themselves.

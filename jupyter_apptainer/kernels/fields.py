@@ -35,13 +35,14 @@ OVERLAY_PATTERN = rf"^(?:tmpfs|{_AUTO}|(?!(?:tmpfs|auto)(?::|$)){_WORD}+(?::ro)?
 HOME_PATTERN = rf"^(?:host|none|[/~$.]{_PLAIN}*)$"
 INHERIT_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*\*?$"
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+INSTANCE_PATTERN = r"^(?:kernel|shared:[A-Za-z0-9][A-Za-z0-9_-]{0,31})$"
+PERSIST_PATTERN = r"^[1-9][0-9]{0,5}[smhd]$"
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _SHOWN_CHARACTERS = 100
 
 # Fields of later versions, with the values that ask for nothing.
 UNBUILT: Mapping[str, tuple[object, ...]] = {
-    "instance": ("kernel",),
     "preload": ([], None),
     "scheduler": (None,),
 }
@@ -269,6 +270,32 @@ def _parse_command(path: str, value: object, problems: Problems) -> tuple[object
     return words
 
 
+def _parse_instance(path: str, value: object, problems: Problems) -> object:
+    if not isinstance(value, str) or not re.fullmatch(INSTANCE_PATTERN, value):
+        problems.add(path, value, '"kernel", or "shared:NAME" with a NAME of at most 32 letters, digits, - and _')
+    return value
+
+
+_SECONDS: Mapping[str, int] = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+
+def _parse_persist(path: str, value: object, problems: Problems) -> object:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or not re.fullmatch(PERSIST_PATTERN, value):
+        problems.add(path, value, 'true, false, or a time such as "8h": a number and s, m, h or d')
+        return False
+    return int(value[:-1]) * _SECONDS[value[-1]]
+
+
+def format_persist(persist: bool | int) -> bool | str:
+    """Write it as the configuration has it: in the largest unit that divides it."""
+    if isinstance(persist, bool):
+        return persist
+    unit = next(unit for unit, seconds in _SECONDS.items() if persist % seconds == 0)
+    return f"{persist // _SECONDS[unit]}{unit}"
+
+
 def _parse_extra_flags(path: str, value: object, problems: Problems) -> tuple[object, ...]:
     flags: tuple[object, ...] = _list_of(_parse_word)(path, value, problems)
     if flags and isinstance(flags[0], str) and not flags[0].startswith("-"):
@@ -348,6 +375,17 @@ FIELDS: Mapping[str, FieldRow] = {
         write_resources,
     ),
     "network": FieldRow("host, or none for no network at all.", {"enum": ["host", "none"]}, _choice("host", "none")),
+    "instance": FieldRow(
+        "kernel: a container of its own; shared:NAME: one that all kernels with this NAME run in, while any of them does.",
+        {"type": "string", "pattern": INSTANCE_PATTERN},
+        _parse_instance,
+    ),
+    "persist": FieldRow(
+        "Whether the kernel outlives its server and waits for a new one: false, true, or for how long, as in 8h (s, m, h, d).",
+        {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": PERSIST_PATTERN}]},
+        _parse_persist,
+        format_persist,
+    ),
     "extra_flags": FieldRow(
         "Further flags for the engine's `instance start`, each word as typed.",
         {"type": "array", "items": _WORDS, "prefixItems": [{"pattern": "^-"}]},

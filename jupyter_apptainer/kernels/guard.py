@@ -21,6 +21,7 @@ import zmq
 from ..instances.oom import OomRecord
 from ..instances.process import ProcessIdentity
 from ..instances.watch import watch_exit
+from .adopted import EngineProcess
 from .gpu_trial import try_gpu
 from .iopub import IopubListener
 from .limits import LimitWatch, limit_tasks
@@ -40,7 +41,7 @@ Log = logging.Logger | logging.LoggerAdapter[Any]
 
 def start_guard(
     kernel: ProcessIdentity,
-    process: subprocess.Popen[bytes],
+    process: EngineProcess,
     plan: LaunchPlan,
     environ: Mapping[str, str],
     connection: Mapping[str, Any],
@@ -76,7 +77,7 @@ class KernelGuard(threading.Thread):
     def __init__(
         self,
         kernel: ProcessIdentity,
-        process: subprocess.Popen[bytes],
+        process: EngineProcess,
         plan: ResourcePlan,
         connection: Mapping[str, Any],
         log: Log,

@@ -21,7 +21,7 @@ from ..images.probe import LENT_DIR, count_interpreter_words, is_python_command
 from .environment import EnvEntry, plan_environment
 from .gpu import GpuPlan, plan_gpu
 from .resources import NO_LIMITS, UNKNOWN_HOST, Host, ResourcePlan, plan_resources
-from .spec import ContainerSpec, OverlayWish
+from .spec import ContainerSpec, OverlayWish, build_wish, find_shared_name
 
 SHIM = "shim.py"
 SESSION_SCRIPT = "session.sh"
@@ -54,6 +54,8 @@ class LaunchPlan:
     instance_argv / kernel_argv: the exact engine command lines; env: what the kernel sees; files: made before the start.
     private_dir (sockets, connection file, log) and scratch_dir (the kernel's /tmp) are removed after the end.
     resources: limits, and the way in which each will hold. gpu: what was looked for and found.
+    entry_name: of the ledger; is_shared: other kernels run in the instance too; instance_dir: the folder that it binds, private_dir or above it; wish: what the
+    others must have asked for as well.
     """
 
     engine: EngineInfo
@@ -73,6 +75,11 @@ class LaunchPlan:
     kernel_argv: tuple[str, ...]
     resources: ResourcePlan
     gpu: GpuPlan
+    entry_name: str
+    instance_dir: str
+    is_shared: bool
+    persist: bool | int
+    wish: Mapping[str, str]
 
     @property
     def binds(self) -> tuple[Bind, ...]:
@@ -91,7 +98,8 @@ class LaunchContext:
 
     cwd: the notebook's folder. home: HOME of the user; engine_home: the home in passwd(5), which the engine mounts by itself. environ: the server's variables and the request's. kernelspec_env: `env` at the
     top of kernel.json. nvidia: what was found of a GPU. host: what limits can build on. extra_arguments: appended to the kernel's command.
-    private_dir, scratch_dir: will be made for this kernel. lent: a folder with an ipykernel for an image that has none.
+    private_dir, scratch_dir: will be made for this kernel; instance_dir, entry_name: where kernels share an instance, the folder above private_dir, and the
+    name of this one in the ledger. lent: a folder with an ipykernel for an image that has none.
     fakeroot: the writable overlay needs it. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
 
@@ -112,6 +120,8 @@ class LaunchContext:
     host: Host = UNKNOWN_HOST
     fakeroot: bool = False
     extra_arguments: tuple[str, ...] = ()
+    entry_name: str = ""
+    instance_dir: str = ""
 
 
 def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan:
@@ -149,6 +159,11 @@ def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan
         kernel_argv=run.argv,
         resources=resources,
         gpu=gpu,
+        entry_name=context.entry_name or context.instance_name,
+        instance_dir=context.instance_dir or context.private_dir,
+        is_shared=bool(find_shared_name(spec)),
+        persist=spec.persist,
+        wish=build_wish(spec),
     )
 
 
@@ -215,7 +230,8 @@ def _plan_binds(spec: ContainerSpec, context: LaunchContext, files: list[Planned
         own = posixpath.join(context.scratch_dir, folder.strip("/").replace("/", "-"))
         files.append(PlannedFile("folder", own, f"{folder} of the container"))
         binds.append(Bind(own, folder, why="private, on disk: the host's is shared by all users, and pids repeat"))
-    own_binds = [Bind(context.private_dir, context.private_dir, why="sockets, connection file and log of this kernel")]
+    instance_dir = context.instance_dir or context.private_dir
+    own_binds = [Bind(instance_dir, instance_dir, why="sockets, connection file and log of each kernel in it")]
     if spec.home == "host" and spec.isolation == "default" and _is_below(context.home, _TEMPORARY):
         own_binds.append(Bind(context.home, context.home, why="your home, which the private /tmp would hide"))
     if context.cwd != "/" and not any(wish.destination == context.cwd for wish in spec.binds):
@@ -293,9 +309,10 @@ def _plain_path(path: str, label: str, context: LaunchContext, files: list[Plann
     """Return a path that the engine's flag can hold: where it would be split, a link to it in our own folder."""
     if not _ODD.search(path):
         return path
-    link = posixpath.join(context.private_dir, f"{label}{os.path.splitext(path)[1]}")
+    folder = context.instance_dir or context.private_dir
+    link = posixpath.join(folder, f"{label}{os.path.splitext(path)[1]}")
     if _ODD.search(link):
-        link = posixpath.join(context.private_dir, label)
+        link = posixpath.join(folder, label)
     files.append(PlannedFile("link", link, "the engine would split the path", target=path))
     return link
 

@@ -18,7 +18,6 @@ from ..engine.step import OnProgress
 from ..errors import (
     ApptainerError,
     BindSourceNotFound,
-    ConnectionImpossible,
     ImageLacksPython,
     ProgramNotFound,
     SpecError,
@@ -28,15 +27,17 @@ from ..images.identity import check_image
 from ..images.probe import ImageProbe
 from ..instances.start import EngineFolders, find_engine_folders
 from ..places import Places, find_places
-from .connection import fits_socket
 from .layers import Setting
 from .lent import load_known, needs_ipykernel, probe_kernel
 from .limits import look_at_host
 from .local_image import find_local_image, refuse_remote_image
-from .overlays import apply_overlays, keep_existing, look_at_overlays, plan_overlays
+from .names import build_names
+from .overlays import OverlaySetup, apply_overlays, keep_existing, look_at_overlays, plan_overlays
 from .plan import LaunchContext, LaunchPlan, build_launch_plan
+from .progress import SILENT, Progress
 from .settle import settle_spec
-from .spec import ContainerSpec
+from .shared import find_running
+from .spec import ContainerSpec, find_shared_name
 
 _NOT_FETCHED = (
     "the image has no ipykernel: the first start fetches one to lend it, which adds `--lent` and a bind to these lines"
@@ -70,12 +71,13 @@ def prepare_launch(
     parameters: Mapping[str, object] | None = None,
     is_dry: bool = False,
     on_progress: OnProgress = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Preparation:
     """Check `config` against this host and compute the plan. Blocking; the first time for an image it runs the image's Python.
 
     base_dir: the kernel.json's folder. environ: the server's variables with those of the request. notebook: the file whose metadata
     has a say. parameters: fields that were chosen for this start. is_dry: for `explain`: nothing is started, not even to ask the image.
-    on_progress: told what takes long: an ipykernel that is fetched to lend it.
+    on_progress: told what takes long: an ipykernel that is fetched to lend it. progress: is told of the phases `image` and `overlay`.
 
     Raises SpecError and whatever forbids a start: EngineNotFound, ImageNotFound, OverlayBusy, ImageLacksPython, …
     """
@@ -98,20 +100,23 @@ def prepare_launch(
         asked = keep_existing(spec, places, base_dir, environ)
         probe = _find_known(engine, asked, places) if is_asked(settings) else None
     else:
-        check_request(spec, places, base_dir=base_dir, environ=environ)
-        asked = keep_existing(spec, places, base_dir, environ)
-        probe = check_kernel(engine, asked, places, settings, on_progress=on_progress)
-        overlays = apply_overlays(engine, spec, places, base_dir, environ)
+        with progress.phase("image"):
+            check_image_wish(spec, places)
+            check_paths(spec)
+            overlays, probe = _get_ready(engine, spec, places, settings, base_dir, environ, progress, on_progress)
     token = secrets.token_hex(4)
+    names = build_names(places, kernel_id, token, find_shared_name(spec))
     context = LaunchContext(
         engine=engine,
         kernel_id=kernel_id,
-        instance_name=build_instance_name(kernel_id, token),
+        entry_name=names.entry,
+        instance_name=names.instance,
+        instance_dir=names.instance_dir,
         cwd=cwd,
         home=environ.get("HOME") or os.path.expanduser("~"),
         engine_home=pwd.getpwuid(os.getuid()).pw_dir,
-        private_dir=str(find_private_dir(places, token)),
-        scratch_dir=str(places.scratch / token),
+        private_dir=names.private_dir,
+        scratch_dir=names.scratch_dir,
         environ=environ,
         kernelspec_env=kernelspec_env or {},
         lent=probe.lent if probe else None,
@@ -131,19 +136,26 @@ def prepare_launch(
     return Preparation(spec, settled.settings, plan, probe, places, folders, environ)
 
 
-def build_instance_name(kernel_id: str, token: str) -> str:
-    """Return a name for an instance: ours by its prefix, unique by its token. A client may have chosen the kernel's id."""
-    readable = "".join(char for char in kernel_id if char.isascii() and char.isalnum())[:8]
-    return f"jpa-{readable or 'kernel'}-{token}"
-
-
-def find_private_dir(places: Places, token: str) -> str:
-    """Return a folder for sockets, short enough for them: below the runtime folder, else below /tmp."""
-    for base in (str(places.runtime), f"/tmp/jpa-{os.getuid()}"):
-        candidate = os.path.join(base, token)
-        if fits_socket(candidate):
-            return candidate
-    raise ConnectionImpossible(f"the path {places.runtime} is too long for sockets", hint="unset XDG_RUNTIME_DIR")
+def _get_ready(
+    engine: EngineInfo,
+    spec: ContainerSpec,
+    places: Places,
+    settings: ApptainerConfig,
+    base_dir: str,
+    environ: Mapping[str, str],
+    progress: Progress,
+    on_progress: OnProgress,
+) -> tuple[OverlaySetup, ImageProbe | None]:
+    """Make the overlays ready, and ask the image with them."""
+    asked = keep_existing(spec, places, base_dir, environ)
+    if find_running(places, spec):
+        # The overlays are in use by the instance that the kernel will join: nobody else can look into them.
+        known = _find_known(engine, asked, places) if is_asked(settings) else None
+        return plan_overlays(spec, places, base_dir, environ), known
+    with progress.phase("overlay", is_shown=bool(spec.overlays)):
+        look_at_overlays(spec, places, base_dir, environ)
+        probe = check_kernel(engine, asked, places, settings, on_progress=on_progress)
+        return apply_overlays(engine, spec, places, base_dir, environ), probe
 
 
 def check_request(
@@ -153,11 +165,22 @@ def check_request(
 
     base_dir: the kernelspec's folder, where there is one already.
     """
+    check_image_wish(spec, places)
+    if not find_running(places, spec):
+        look_at_overlays(spec, places, base_dir, environ or {})
+    check_paths(spec)
+
+
+def check_image_wish(spec: ContainerSpec, places: Places) -> None:
+    """Look whether the image is there, and is one."""
     refuse_remote_image(spec)
     check_image(spec.image)
     if spec.digest:
         check_digest(spec.image, spec.digest, places)
-    look_at_overlays(spec, places, base_dir, environ or {})
+
+
+def check_paths(spec: ContainerSpec) -> None:
+    """Look whether the binds and the home are there."""
     for bind in spec.binds:
         if not os.path.exists(bind.source):
             raise BindSourceNotFound(f"the folder to bind does not exist: {bind.source}")

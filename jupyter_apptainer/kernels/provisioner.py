@@ -23,12 +23,15 @@ from ..errors import ApptainerError, ConnectionImpossible
 from ..images.probe import is_python_command
 from ..instances.janitor import sweep
 from ..places import find_places
+from .attach import attach, find_orphan
 from .connection import build_ipc_prefix
 from .container import ContainerKernel
+from .events import Announcer
 from .notebook import find_notebook
 from .parameters import check_parameters
 from .paths import map_to_host
 from .prepare import Preparation, prepare_launch
+from .progress import Progress
 
 # How long we look for the kernel's end before jupyter_client's own patience begins.
 END_PATIENCE_S = 1.0
@@ -63,6 +66,8 @@ class ApptainerProvisioner(KernelProvisionerBase):
         self.kernel: ContainerKernel | None = None
         self.connection_info: KernelConnectionInfo = {}
         self._preparation: Preparation | None = None
+        self._progress = Progress()
+        self._is_attaching = False
         self._is_done = False
         self._is_watched = False
         self._is_autorestart = False
@@ -79,7 +84,10 @@ class ApptainerProvisioner(KernelProvisionerBase):
         notebook, chosen = kwargs.pop("notebook", None), kwargs.pop("parameters", None)
         kwargs = await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
         try:
-            if self._preparation is None:
+            if self.kernel is None:
+                self._progress = Progress(Announcer(self.parent, self.kernel_id or "", self.log))
+                await self._attach()
+            if self.kernel is None:
                 self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra, notebook, chosen)
                 self._connect(self._preparation, encryption)
         except ApptainerError as error:
@@ -96,9 +104,12 @@ class ApptainerProvisioner(KernelProvisionerBase):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the instance where none runs, and the kernel in it; return when the kernel listens."""
-        preparation = self._preparation
-        assert preparation is not None
+        if self._is_attaching:
+            self._is_attaching = False
+            return self.connection_info
         if self.kernel is None:
+            preparation = self._preparation
+            assert preparation is not None
             probe = preparation.probe
             self.kernel = ContainerKernel(
                 preparation.plan,
@@ -106,11 +117,13 @@ class ApptainerProvisioner(KernelProvisionerBase):
                 folders=preparation.folders,
                 environ=os.environ,
                 label=preparation.environ.get("JPY_SESSION_NAME") or self.kernel_spec.display_name,
+                kernelspec=self.parent.kernel_name if self.parent else "",
                 connection_file=self.parent.connection_file if self.parent else "",
+                progress=self._progress,
                 log=self.log,
-                read_ahead=probe.start_files if probe and self.settings.read_ahead else (),
+                start_files=probe.start_files if probe and self.settings.read_ahead else (),
             )
-        for warning in preparation.plan.warnings:
+        for warning in self.kernel.plan.warnings:
             self.log.warning("Container kernel %s: %s", self.kernel_id, warning)
         try:
             await self.kernel.start(self.connection_info, timeout_s=self.settings.start_timeout_s)
@@ -121,7 +134,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
             await self._give_up()
             raise
         self._is_done = False
-        for setting in preparation.settings:
+        for setting in self._preparation.settings if self._preparation else ():
             if setting.origin != "kernel.json":
                 self.log.info(
                     "Kernel %s: %s is %s, from the %s", self.kernel_id, setting.name, setting.value, setting.origin
@@ -130,7 +143,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
             "Kernel %s runs in %s (%s)",
             self.kernel_id,
             self.kernel.plan.instance_name,
-            ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self.kernel.phases.items()),
+            self._progress.describe(),
         )
         return self.connection_info
 
@@ -145,6 +158,27 @@ class ApptainerProvisioner(KernelProvisionerBase):
 
     def _note_autorestart(self) -> None:
         self._is_autorestart = True
+
+    async def _attach(self) -> None:
+        """Where a kernel with our id has outlived its server, take it over instead of starting one."""
+        manager: Any = self.parent
+        places = find_places()
+        entry = await asyncio.to_thread(find_orphan, places, self.kernel_id or "", manager.kernel_name)
+        if entry is None:
+            return
+        self.kernel, connection = await asyncio.to_thread(
+            attach,
+            places,
+            entry,
+            environ=os.environ,
+            connection_file=manager.connection_file,
+            progress=self._progress,
+            log=self.log,
+        )
+        manager.cache_ports = False
+        manager.load_connection_info(connection)
+        self._is_attaching = True
+        self.log.info("Kernel %s runs already, in %s", self.kernel_id, entry.instance_name)
 
     def _prepare(
         self, kwargs: dict[str, Any], extra: list[str], notebook: str | None, chosen: dict[str, object] | None
@@ -165,6 +199,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
             else find_notebook(kwargs["env"], os.environ, self._find_root()),
             parameters=None if chosen is None else check_parameters(chosen, self.kernel_spec.metadata),
             on_progress=lambda text: self.log.info("Kernel %s: %s", self.kernel_id, text),
+            progress=self._progress,
         )
 
     def _find_root(self) -> str | None:
@@ -277,18 +312,21 @@ class ApptainerProvisioner(KernelProvisionerBase):
 
     # --- information
 
+    @property
+    def is_persistent(self) -> bool:
+        """The kernel outlives this process."""
+        return self.kernel is not None and self.kernel.plan.persist is not False
+
     def resolve_path(self, path: str) -> str | None:
         """Translate a path of the container into the host's, so that a click in a traceback opens the file."""
-        if self._preparation is None:
-            return None
-        return map_to_host(path, self._preparation.plan)
+        return map_to_host(path, self.kernel.plan) if self.kernel else None
 
     async def get_provisioner_info(self) -> dict[str, Any]:
         """What a later process needs to find this kernel."""
         info: dict[str, Any] = await super().get_provisioner_info()
         info["container"] = dict(self.container)
-        if self._preparation is not None:
-            info["instance_name"] = self._preparation.plan.instance_name
+        if self.kernel is not None:
+            info["instance_name"] = self.kernel.plan.instance_name
         return info
 
     async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:

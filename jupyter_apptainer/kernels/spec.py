@@ -6,6 +6,7 @@ Nothing below sees raw configuration: `parse_container_spec` names each wrong fi
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -56,7 +57,24 @@ class ContainerSpec:
     command: tuple[str, ...] = PYTHON_COMMAND
     resources: ResourcesWish = UNLIMITED
     network: Network = "host"
+    instance: str = "kernel"
+    persist: bool | int = False
     extra_flags: tuple[str, ...] = ()
+
+
+# What kernels that share an instance may have each for itself.
+OWN_FIELDS = frozenset({"env", "inherit_env", "command", "persist", "instance"})
+
+
+def find_shared_name(spec: ContainerSpec) -> str:
+    """Return NAME of `shared:NAME`; empty for an instance of the kernel's own."""
+    return spec.instance.removeprefix("shared:") if spec.instance != "kernel" else ""
+
+
+def build_wish(spec: ContainerSpec) -> dict[str, str]:
+    """Return what an instance was started with, field by field as JSON, to compare it with the wish of another kernel."""
+    wish = {name: json.dumps(value) for name, value in to_config(spec).items() if name not in OWN_FIELDS}
+    return wish if find_shared_name(spec) else {}
 
 
 def parse_container_spec(config: Mapping[str, object], *, origin: str = "the kernel's configuration") -> ContainerSpec:

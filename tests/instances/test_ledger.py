@@ -45,7 +45,26 @@ def own(tmp_path: Path) -> Places:
     return find_places({"HOME": str(tmp_path), "JUPYTER_APPTAINER_HOME": str(tmp_path / "h")})
 
 
-@pytest.mark.parametrize("entry", [ENTRY, replace(ENTRY, instance=INSTANCE)], ids=["starting", "running"])
+FULL = replace(
+    ENTRY,
+    instance=replace(INSTANCE, name="jpa-shared-lab-1"),
+    process=ProcessIdentity(11, 101),
+    kernel=ProcessIdentity(12, 102),
+    kernelspec="torch",
+    persist=28_800,
+    orphaned_at=2000.5,
+    keeper=ProcessIdentity(13, 103),
+    shared="jpa-shared-lab-1",
+    wish={"image": '"/i.sif"'},
+    instance_directories=("/run/s1", "/var/tmp/s1"),
+)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [ENTRY, replace(ENTRY, instance=INSTANCE), FULL, replace(FULL, persist=True)],
+    ids=["starting", "running", "shared", "for-ever"],
+)
 def test_what_is_written_comes_back(own: Places, entry: LedgerEntry) -> None:
     path = save_entry(own, entry)
     assert load_entry(own, "jpa-1") == entry

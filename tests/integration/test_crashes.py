@@ -149,6 +149,15 @@ def _start_server(name: str, cwd: Path, ending: str) -> subprocess.Popen[str]:
     return process
 
 
+def kill_with_keeper(server: subprocess.Popen[str], places: Places) -> None:
+    """End the server, and before it its keeper: then nobody but the janitor ends the kernel."""
+    (entry,) = list_entries(places)
+    assert entry.keeper is not None
+    entry.keeper.send_signal(signal.SIGKILL)
+    server.kill()
+    server.wait()
+
+
 def test_after_the_servers_death_the_janitor_ends_everything(
     server: subprocess.Popen[str], overlay: Path, places: Places
 ) -> None:
@@ -158,8 +167,7 @@ def test_after_the_servers_death_the_janitor_ends_everything(
     holder = find_holder(str(overlay), places)
     assert holder is not None
     assert (holder.instance, holder.is_alive) == (entry.name, True)
-    server.kill()
-    server.wait()
+    kill_with_keeper(server, places)
     (leftover,) = find_leftovers(places)
     assert leftover.entry.name == entry.name
     assert entry.instance.init.pid in leftover.processes
@@ -177,8 +185,7 @@ def test_the_next_kernel_sweeps_by_itself(
     server: subprocess.Popen[str], overlay: Path, places: Places, start_kernel: StartKernel
 ) -> None:
     (entry,) = list_entries(places)
-    server.kill()
-    server.wait()
+    kill_with_keeper(server, places)
     kernel = start_kernel({"overlays": [str(overlay)]})
     assert kernel.value("1") == 1
     assert [e.name for e in list_entries(places)] == [kernel.instance.name]
@@ -210,8 +217,7 @@ def test_an_instance_of_somebody_else_is_never_touched(
         capture_output=True,
     )
     try:
-        server.kill()
-        server.wait()
+        kill_with_keeper(server, places)
         assert len(sweep(places)) == 1
         listed = subprocess.run(
             [engine.path, "instance", "list", name], env=env, check=True, capture_output=True, text=True
@@ -227,6 +233,5 @@ def test_a_recycled_pid_is_not_mistaken_for_the_owner(server: subprocess.Popen[s
     assert not identity.is_alive()
     assert not identity.send_signal(signal.SIGKILL)
     assert server.poll() is None
-    server.kill()
-    server.wait()
+    kill_with_keeper(server, places)
     assert len(sweep(places)) == 1

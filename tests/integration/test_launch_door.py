@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from jupyter_client.connect import write_connection_file
 from jupyter_client.kernelspec import KernelSpecManager
 
 from jupyter_apptainer.instances.process import ProcessIdentity
+from jupyter_apptainer.kernels.running import stop_running
 from jupyter_apptainer.places import Places
 from tests.integration.conftest import SLEEP, TIMEOUT_S, MakeKernelspec, list_entries
 
@@ -117,29 +119,73 @@ def test_asked_to_end_while_it_starts(start: Start, places: Places) -> None:
     assert list_entries(places) == []
 
 
-def test_it_ends_with_its_client(make_kernelspec: MakeKernelspec, places: Places, tmp_path: Path) -> None:
-    argv = KernelSpecManager().get_kernel_spec(make_kernelspec()).argv
-    connection_file, _ = write_connection_file(str(tmp_path / "connection.json"))
-    argv = [word.replace("{connection_file}", connection_file) for word in argv]
-    script = "import json, subprocess, sys; p = subprocess.Popen(json.loads(sys.argv[1])); print(p.pid, flush=True); sys.stdin.read()"
-    client = subprocess.Popen(
-        [sys.executable, "-c", script, json.dumps(argv)],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert client.stdout is not None
-    door = ProcessIdentity.find(int(client.stdout.readline()))
-    assert door is not None
-    kernel = BlockingKernelClient(connection_file=connection_file)
-    kernel.load_connection_file()
-    kernel.start_channels()
-    wait_ready(kernel)
-    kernel.stop_channels()
-    client.kill()
-    client.communicate()
-    assert door.wait_gone(20)
+@dataclass
+class Client:
+    """Another process that has started the door, as VS Code does, and a connection to the kernel."""
+
+    process: subprocess.Popen[str]
+    door: ProcessIdentity
+    kernel: BlockingKernelClient
+
+
+@pytest.fixture
+def start_client(make_kernelspec: MakeKernelspec, tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    with ExitStack() as stack:
+
+        def start_(config: dict[str, object] | None = None) -> Client:
+            argv = KernelSpecManager().get_kernel_spec(make_kernelspec(config)).argv
+            connection_file, _ = write_connection_file(str(tmp_path / "connection.json"))
+            argv = [word.replace("{connection_file}", connection_file) for word in argv]
+            script = "import json, subprocess, sys; p = subprocess.Popen(json.loads(sys.argv[1])); print(p.pid, flush=True); sys.stdin.read()"
+            process = subprocess.Popen(
+                [sys.executable, "-c", script, json.dumps(argv)],
+                cwd=tmp_path,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.callback(process.communicate)
+            assert process.stdout is not None
+            door = ProcessIdentity.find(int(process.stdout.readline()))
+            assert door is not None
+            kernel = BlockingKernelClient(connection_file=connection_file)
+            kernel.load_connection_file()
+            kernel.start_channels()
+            stack.callback(kernel.stop_channels)
+            wait_ready(kernel)
+            return Client(process, door, kernel)
+
+        yield start_
+
+
+def test_it_ends_with_its_client(start_client: Callable[..., Client], places: Places) -> None:
+    client = start_client()
+    client.process.kill()
+    assert client.door.wait_gone(20)
+    assert list_entries(places) == []
+
+
+def test_when_it_is_killed_the_kernel_ends_too(start_client: Callable[..., Client], places: Places) -> None:
+    client = start_client()
+    (entry,) = list_entries(places)
+    client.door.send_signal(signal.SIGKILL)
+    assert entry.keeper is not None
+    assert entry.keeper.wait_gone(30)
+    assert entry.instance is not None
+    assert not entry.instance.init.is_alive()
+    assert list_entries(places) == []
+
+
+def test_a_persistent_kernel_outlives_its_client(start_client: Callable[..., Client], places: Places) -> None:
+    client = start_client({"persist": "1h"})
+    assert run(client.kernel, "x = 41") == ("ok", "")
+    client.process.kill()
+    assert client.door.wait_gone(20)
+    assert run(client.kernel, "print(x)") == ("ok", "41\n")
+    (entry,) = list_entries(places)
+    assert [is_ended for _, is_ended in stop_running(places, entry.kernel_id)] == [True]
+    assert entry.keeper is not None
+    assert entry.keeper.wait_gone(20)
     assert list_entries(places) == []
 
 

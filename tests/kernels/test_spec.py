@@ -65,6 +65,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "network": {"image": "i", "network": "none"},
     "command": {"image": "i", "command": R_COMMAND},
     "placeholder within a word": {"image": "i", "command": ["sh", "-c", "exec k -f {connection_file}"]},
+    "shared instance": {"image": "i", "instance": "shared:my_lab-2"},
+    "persist": {"image": "i", "persist": True},
+    "persist for a time": {"image": "i", "persist": "90m"},
     "extra flags": {"image": "i", "extra_flags": ["--security", "seccomp:x.json"]},
     "later fields that ask for nothing": {
         "image": "i",
@@ -135,7 +138,12 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "pids too few": ({"image": "i", "resources": {"pids": 3}}, "resources.pids", "at least 32"),
     "pids a fraction": ({"image": "i", "resources": {"pids": 64.5}}, "resources.pids", "whole number"),
     "limit null": ({"image": "i", "resources": {"memory": None}}, "resources.memory", "null, expected a size"),
-    "shared instance": ({"image": "i", "instance": "shared:a"}, "instance", "not available in this version"),
+    "instance a word": ({"image": "i", "instance": "shared"}, "instance", "shared:NAME"),
+    "shared without a name": ({"image": "i", "instance": "shared:"}, "instance", "shared:NAME"),
+    "shared with a path": ({"image": "i", "instance": "shared:a/b"}, "instance", "letters"),
+    "persist a number": ({"image": "i", "persist": 8}, "persist", '"8h"'),
+    "persist without a unit": ({"image": "i", "persist": "8"}, "persist", '"8h"'),
+    "persist nothing": ({"image": "i", "persist": "0h"}, "persist", '"8h"'),
     "preload": ({"image": "i", "preload": ["numpy"]}, "preload", "not available in this version"),
     "scheduler": ({"image": "i", "scheduler": {"name": "slurm"}}, "scheduler", "not available in this version"),
 }

@@ -1,0 +1,47 @@
+"""What a path is for a process: file system and path in it, by the process's own table of mounts.
+
+Looking through /proc/PID/root would be shorter, but a FUSE file system at the container's root lets nobody from outside in.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# Space, tab, line break and backslash are written as octal numbers (proc_pid_mountinfo(5)).
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True)
+class Place:
+    """device: major:minor of a file system. path: in it."""
+
+    device: str
+    path: str
+
+
+def find_place(pid: int | str, path: str) -> Place | None:
+    """Return what `path`, which has no symbolic links, is for the process; None where its mounts cannot be read."""
+    try:
+        lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape").split("\n")[:-1]
+    except OSError:
+        return None
+    found: Place | None = None
+    longest = -1
+    for line in lines:
+        _, _, device, root, point = (_decode(word) for word in line.split(" ", 5)[:5])
+        # A later mount at the same point lies on top of an earlier one.
+        if _is_within(path, point) and len(point) >= longest:
+            longest = len(point)
+            found = Place(device, posixpath.normpath(posixpath.join(root, posixpath.relpath(path, point))))
+    return found
+
+
+def _is_within(path: str, point: str) -> bool:
+    return path == point or path.startswith(point.rstrip("/") + "/")
+
+
+def _decode(word: str) -> str:
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), word)

@@ -1,0 +1,26 @@
+"""The files that a kernel opens at its start, read ahead of it through the instance's own mount."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from ..instances.process import ProcessIdentity
+
+
+def read_ahead(init: ProcessIdentity, files: Sequence[str]) -> None:
+    """Begin to read them, in a thread: what mounts the image has then unpacked them when the kernel asks."""
+    if files:
+        threading.Thread(target=_read_files, args=(init, files), name="read-ahead", daemon=True).start()
+
+
+def _read_files(init: ProcessIdentity, files: Sequence[str]) -> None:
+    for name in files:
+        if not init.is_alive():
+            return
+        try:
+            with open(f"/proc/{init.pid}/root{name}", "rb", buffering=0) as stream:
+                while stream.read(1 << 20):
+                    pass
+        except OSError:
+            continue

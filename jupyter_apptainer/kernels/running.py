@@ -1,0 +1,113 @@
+"""Kernels as they run on this host now, whoever started them: from the ledger and /proc."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from ..errors import InstanceNotFound
+from ..instances.janitor import end_entry
+from ..instances.joined import list_victims
+from ..instances.lease import count_seconds_left, is_running
+from ..instances.ledger import iter_entries
+from ..instances.model import LedgerEntry
+from ..instances.process import read_memory
+from ..places import Places
+from .plan import CONNECTION_FILE
+
+# Fewer characters of an id are more likely a slip than a kernel.
+_MIN_BEGINNING = 4
+State = Literal["running", "waiting", "starting", "ended"]
+
+
+@dataclass(frozen=True)
+class RunningKernel:
+    """One kernel.
+
+    state: "waiting" for a new server, whose owner is gone; "ended": dead, but not removed yet. label: its notebook, else its display
+    name. pid: of the kernel on the host. memory_bytes: its own, without the instance's. shared: NAME of the instance that it shares.
+    lease_left_s: how long it may go on without an owner; None where it has one, or where there is no end. connection_file: for
+    `jupyter console --existing`.
+    """
+
+    kernel_id: str
+    state: State
+    kernelspec: str
+    label: str
+    image: str
+    instance: str
+    is_shared: bool
+    pid: int | None
+    memory_bytes: int
+    started_at: float
+    owner_pid: int
+    is_owner_alive: bool
+    persist: bool | int
+    lease_left_s: float | None
+    connection_file: str
+
+
+def iter_running(places: Places) -> Iterator[RunningKernel]:
+    """Yield them, oldest first."""
+    return (describe_entry(entry) for entry in iter_entries(places))
+
+
+def describe_entry(entry: LedgerEntry) -> RunningKernel:
+    """Look at one kernel."""
+    is_owner_alive = entry.owner.is_alive()
+    return RunningKernel(
+        kernel_id=entry.kernel_id,
+        state=_find_state(entry, is_owner_alive),
+        kernelspec=entry.kernelspec,
+        label=entry.label,
+        image=entry.image,
+        instance=entry.instance_name,
+        is_shared=bool(entry.shared),
+        pid=entry.kernel.pid if entry.kernel and entry.kernel.is_alive() else None,
+        memory_bytes=_read_memory(entry),
+        started_at=entry.started_at,
+        owner_pid=entry.owner.pid,
+        is_owner_alive=is_owner_alive,
+        persist=entry.persist,
+        lease_left_s=None if is_owner_alive else count_seconds_left(entry, time.time()),
+        connection_file=_find_connection_file(entry),
+    )
+
+
+def stop_running(places: Places, pattern: str) -> list[tuple[LedgerEntry, bool]]:
+    """End kernels by the beginning of their id, or by id, instance or notebook with * and ?; returns whether each has ended.
+
+    Raises InstanceNotFound where none matches.
+    """
+    found = [entry for entry in iter_entries(places) if _matches(entry, pattern)]
+    if not found:
+        raise InstanceNotFound(f"no kernel matches {pattern!r}", hint="`jupyter apptainer kernel ps` shows them")
+    return [(entry, end_entry(places, entry)) for entry in found]
+
+
+def _matches(entry: LedgerEntry, pattern: str) -> bool:
+    names = (entry.kernel_id, entry.name, entry.instance_name, entry.label, os.path.basename(entry.label))
+    is_beginning = len(pattern) >= _MIN_BEGINNING and entry.kernel_id.startswith(pattern)
+    return is_beginning or any(fnmatchcase(name, pattern) for name in names if name)
+
+
+def _find_state(entry: LedgerEntry, is_owner_alive: bool) -> State:
+    if not is_running(entry):
+        return "starting" if entry.process is None and is_owner_alive else "ended"
+    return "running" if is_owner_alive else "waiting"
+
+
+def _read_memory(entry: LedgerEntry) -> int:
+    if entry.kernel is None or entry.instance is None or not entry.kernel.is_alive():
+        return 0
+    below = list_victims(entry.kernel, entry.instance.pid_namespace)
+    return sum(read_memory(pid) or 0 for pid in (entry.kernel.pid, *(stat.pid for stat in below)))
+
+
+def _find_connection_file(entry: LedgerEntry) -> str:
+    twin = os.path.join(entry.directories[0], CONNECTION_FILE) if entry.directories else ""
+    return next((path for path in (entry.connection_file, twin) if path and os.path.exists(path)), "")

@@ -1,0 +1,1 @@
+"""What a Jupyter server gets from us besides the provisioner. Thin: it decides nothing."""
