@@ -113,9 +113,9 @@ def test_a_notebook_chooses_its_image_by_digest_and_its_data_by_name(desk: Desk,
     status, session = desk.open("good.ipynb")
     assert status == 201, session
     with Channels(desk.server, session["kernel"]["id"]) as channels:
-        status, text = channels.run(READ)
+        result, text = channels.run(READ)
     # Where there is no GPU, `nv` leaves a word about that below the first cell.
-    assert (status, text.splitlines()[:2]) == ("ok", ["Read-only file system", "numbers 3 ['lo']"])
+    assert (result, text.splitlines()[:2]) == ("ok", ["Read-only file system", "numbers 3 ['lo']"])
     for name, value in {"nv": "true", "env.OMP_NUM_THREADS": "3", "network": "none"}.items():
         assert f"{name} is {value}, from the notebook {desk.root}/good.ipynb" in "".join(desk.server.log)
 
