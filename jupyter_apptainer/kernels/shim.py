@@ -2,9 +2,10 @@
 
 `exec instance://` starts a program with session and process group 0 as seen from inside, so a kernel that wants to interrupt
 its group (ipykernel does) would miss the child processes of a cell, and the host would have no group to send a signal to.
-With --lent, what cannot be imported otherwise is looked for in FOLDER.
-Python 2.7 to 3.14, standard library only; all that stays of it are an entry in `sys.modules` and, with the options, a finder each.
-With --overlay, packages may be installed while the kernel runs, into a file system that tells of it late.
+With --lent, what cannot be imported otherwise is looked for in FOLDER. With --overlay, packages may be installed while the kernel
+runs, into a file system that tells of it late. In a read-only image `%pip install` says what to do.
+Python 2.7 to 3.14, standard library only; all that stays of it are an entry in `sys.modules`, a word of advice in IPython's
+`%pip`, and with the options a finder each.
 
     python shim.py [--overlay] [--lent FOLDER] -m MODULE [ARGUMENT]...
     python shim.py [--overlay] [--lent FOLDER] SCRIPT [ARGUMENT]...
@@ -54,6 +55,69 @@ class LateFinder(object):  # noqa: UP004
         return PathFinder.find_spec(name, path, target)
 
 
+class AdviceFinder(object):  # noqa: UP004
+    """Has `%pip install` and its like say why they cannot work, where nothing can be written.
+
+    pip itself names a folder and an error number, after it has fetched everything.
+    """
+
+    module = "IPython.core.magics.packaging"
+    magics = ("pip", "conda", "mamba", "micromamba", "uv")
+    changing = ("install", "uninstall", "remove", "update", "upgrade", "add", "sync")
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):  # type: ignore[no-untyped-def]  # as above
+        if name != cls.module:
+            return None
+        from importlib.machinery import PathFinder
+
+        sys.meta_path.remove(cls)
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def run_and_advise(module):  # type: ignore[no-untyped-def]
+                run(module)
+                for magic in cls.magics:
+                    if hasattr(module.PackagingMagics, magic):
+                        cls.advise(module.PackagingMagics, magic)  # type: ignore[no-untyped-call]
+
+            spec.loader.exec_module = run_and_advise  # type: ignore[method-assign]  # of this one loader
+        return spec
+
+    @classmethod
+    def advise(cls, magics, name):  # type: ignore[no-untyped-def]
+        import functools
+
+        command = getattr(magics, name)
+
+        @functools.wraps(command)
+        def advised(self, line):  # type: ignore[no-untyped-def]
+            if set(line.split()[:2]) & set(cls.changing) and not cls.has_place(line):  # type: ignore[no-untyped-call]
+                from IPython.core.error import UsageError
+
+                raise UsageError(
+                    "%"
+                    + name
+                    + " has nowhere to write: the image is read-only, and this kernel has no overlay that takes changes. Add one"
+                    " in a terminal outside, `jupyter apptainer kernel edit KERNEL --overlay auto`, then shut the kernel down and start it again"
+                )
+            return command(self, line)
+
+        setattr(magics, name, advised)
+
+    @staticmethod
+    def has_place(line):  # type: ignore[no-untyped-def]
+        import sysconfig
+
+        if any(
+            word.startswith(("-t", "--target", "--prefix", "--root", "-p", "-h", "--help", "--dry-run"))
+            for word in line.split()
+        ):
+            return True
+        return os.access(sysconfig.get_path("purelib"), os.W_OK)
+
+
 def main():  # type: ignore[no-untyped-def]  # Python 2.7 has no annotations
     try:  # noqa: SIM105 - contextlib.suppress is not in Python 2.7
         os.setsid()
@@ -69,6 +133,8 @@ def main():  # type: ignore[no-untyped-def]  # Python 2.7 has no annotations
         # Python 2.7 remembers nothing of folders, and asks finders in another way.
         if sys.version_info >= (3, 4):  # noqa: UP036
             sys.meta_path.append(LateFinder)
+    if sys.version_info >= (3, 4):  # noqa: UP036
+        sys.meta_path.insert(0, AdviceFinder)
     import runpy
 
     if sys.argv[1] == "--lent":

@@ -197,6 +197,21 @@ def test_usage_counts_the_kernel_and_its_programs(kernel: RunningKernel) -> None
     assert content["kernel_cpu"] >= 0
 
 
+@pytest.mark.parametrize("command", ["pip install six", "pip uninstall -y numpy", "uv pip install six"])
+def test_installing_into_a_read_only_image_is_answered_with_the_way_out(kernel: RunningKernel, command: str) -> None:
+    reply = kernel.run(f"%{command}")
+    assert reply.status == "error"
+    assert "the image is read-only" in reply.text
+    assert "--overlay auto" in reply.text
+
+
+def test_other_commands_of_pip_work_in_a_read_only_image(kernel: RunningKernel, tmp_path: Path) -> None:
+    assert "ipykernel" in kernel.run("%pip list").text
+    # A folder that can be written to is not the image's business; there is just no such package.
+    reply = kernel.run(f"%pip install --no-index --target {tmp_path} no-such-package")
+    assert "No matching distribution" in reply.text
+
+
 # --- subshells
 
 
