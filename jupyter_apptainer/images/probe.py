@@ -151,23 +151,25 @@ def _add_lent(options: ContainerOptions, lent: str | None) -> ContainerOptions:
 
 
 def load_known_probes(places: Places) -> dict[str, ImageProbe]:
-    """Return what earlier probes found in images as they are, by `ImageIdentity.key`; one with a Python wins. Starts nothing.
+    """Return what earlier probes found in images as they are, by `ImageIdentity.key`. Starts nothing.
 
+    Of several, for commands of their own, one that found an ipykernel wins, or else a Python, and of these the latest.
     Layers that a kernel adds are no part of the image, so probes with any are left out.
     """
-    found: dict[str, ImageProbe] = {}
+    found: dict[str, tuple[tuple[bool, bool, float], ImageProbe]] = {}
     for path in places.probes.glob("image-*.json"):
         try:
             record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             version, image, _, _, _, options, _ = json.loads(record["key"])
             if version != _FORMAT or options != repr(PROBE_OPTIONS):
                 continue
-            probe = {field.name: record["probe"][field.name] for field in fields(ImageProbe)}
+            values = {field.name: record["probe"][field.name] for field in fields(ImageProbe)}
+            rank = (bool(values["ipykernel"]), bool(values["python"]), path.stat().st_mtime)
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if image not in found or probe["python"]:
-            found[image] = ImageProbe(**{**probe, "start_files": tuple(probe["start_files"])})
-    return found
+        if image not in found or rank > found[image][0]:
+            found[image] = rank, ImageProbe(**{**values, "start_files": tuple(values["start_files"])})
+    return {image: probe for image, (_, probe) in found.items()}
 
 
 # --- running

@@ -260,7 +260,7 @@ def test_full_overlay(bench: Bench) -> None:
     fill = "dd if=/dev/zero of=/jpa-data/big bs=1M count=100; exit 1"
     completed = bench.execute("--overlay", "a.img", command=("sh", "-c", fill))
     error = check(completed, "overlay-full", e.OverlayFull, "a.img")
-    assert "resize2fs a.img" in str(error.hint)
+    assert "overlay grow a.img" in str(error.hint)
 
 
 @pytest.mark.user
