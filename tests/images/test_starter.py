@@ -99,7 +99,7 @@ def test_build_leaves_nothing_but_the_image(built: Built) -> None:
 
 def test_image_has_what_a_first_notebook_needs(built: Built) -> None:
     code = (
-        "import sys, json, ipykernel, ipywidgets, numpy, matplotlib.pyplot;"
+        "import sys, json, ipykernel, ipywidgets, matplotlib.pyplot; from numpy import *;"
         "print(json.dumps([sys.version_info[:2], sys.executable, int(ipykernel.__version__.split('.')[0])]))"
     )
     version, executable, ipykernel = json.loads(built.run("python", "-c", code))

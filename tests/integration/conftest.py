@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,6 +180,19 @@ def start_kernel(make_kernelspec: MakeKernelspec, tmp_path: Path) -> Iterator[St
     yield start
     for kernel in running:
         kernel.end()
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    """The package `tinything` in two versions, each a wheel of one module."""
+    for version in ("1.0", "2.0"):
+        info = f"tinything-{version}.dist-info"
+        with zipfile.ZipFile(tmp_path / f"tinything-{version}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("tinything.py", f"VERSION = {version!r}\n")
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tinything\nVersion: {version}\n")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", f"tinything.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    return tmp_path
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import sysconfig
 import textwrap
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,19 +55,6 @@ def overlay_command(*words: str | Path, status: int = 0) -> subprocess.Completed
 def read_info(path: Path | str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(overlay_command("info", path, "--json").stdout)
     return content
-
-
-@pytest.fixture
-def wheels(tmp_path: Path) -> Path:
-    """The package `tinything` in two versions, each a wheel of one module."""
-    for version in ("1.0", "2.0"):
-        info = f"tinything-{version}.dist-info"
-        with zipfile.ZipFile(tmp_path / f"tinything-{version}-py3-none-any.whl", "w") as wheel:
-            wheel.writestr("tinything.py", f"VERSION = {version!r}\n")
-            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tinything\nVersion: {version}\n")
-            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-            wheel.writestr(f"{info}/RECORD", f"tinything.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
-    return tmp_path
 
 
 @pytest.fixture
