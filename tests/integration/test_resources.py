@@ -170,12 +170,15 @@ def test_a_server_tells_its_front_end_before_it_restarts_the_kernel(
 ) -> None:
     server = Server(tmp_path)
     try:
-        with Channels(server, server.start_kernel(make_kernelspec(LIMITED))) as channels:
+        kernel_id = server.start_kernel(make_kernelspec(LIMITED))
+        with Channels(server, kernel_id) as channels:
             msg_id = channels.execute(HOG)
             while "was ended" not in (message := channels.receive())["content"].get("text", ""):
                 assert message["content"].get("execution_state") not in ("restarting", "dead")
             assert message["parent_header"]["msg_id"] == msg_id
             channels.wait_state("restarting")
+        # Through new channels, which wait for the kernel: what is sent while it is away may be lost.
+        with Channels(server, kernel_id) as channels:
             assert channels.run("1")[0] == "ok"
         assert "limit 400 MiB: the kernel (pid" in server.wait_log("was ended")
     finally:
