@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,13 @@ def test_process_of_another_session_is_not_ours() -> None:
 
 
 def test_ending_process_is_waited_for() -> None:
+    def iter_ours() -> Iterator[world.Process]:
+        return world.iter_tagged(world.get_tag())
+
+    # A registry, for one, serves all tests.
+    before = list(iter_ours())
     subprocess.Popen(["sleep", "0.2"])
-    assert world.find_leftovers(lambda: world.iter_tagged(world.get_tag())) == []
+    assert world.find_leftovers(iter_ours, before) == []
 
 
 def run_inner_pytest(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
