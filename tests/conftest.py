@@ -98,6 +98,8 @@ def session_dir() -> Iterator[Path]:
 @pytest.fixture(scope="session", autouse=True)
 def places(session_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     """Where the product's files lie during the tests; nothing of the user's own is read or written."""
+    # Before TMPDIR is set: pytest's own temporary folders stay where they were.
+    tmp_path_factory.getbasetemp()
     runtime, scratch = session_dir / "r", Path(tempfile.mkdtemp(prefix="jpat-", dir="/var/tmp"))
     runtime.mkdir(mode=0o700)
     found = find_engine(os.environ.get("JPA_TEST_ENGINE"))
@@ -112,8 +114,6 @@ def places(session_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         patch.delenv("JUPYTER_PATH", raising=False)
         if found:
             patch.setenv("PATH", str(Path(found.path).parent), prepend=os.pathsep)
-        # pytest's own temporary folders stay where they were.
-        tmp_path_factory.getbasetemp()
         yield find_places()
         left = world.list_files(runtime, scratch)
     shutil.rmtree(scratch)
