@@ -24,8 +24,9 @@ from jupyter_apptainer.kernels.spec import parse_container_spec
 from jupyter_apptainer.places import Places
 
 TIMEOUT_S = 60.0
-# A cell's minute. One long sleep would not do: a signal between the interpreter's last look and the system call is only
-# noticed when the sleep is over, in any kernel.
+# A cell's minute, in which an interrupt may come at any moment. One long sleep would not do: a signal between the interpreter's
+# last look and the system call is only noticed when the sleep is over, in any kernel. Nor would `flush=True` in a print before:
+# a signal that meets ipykernel while it waits for its flush can leave the lock of that wait taken, and its output stands still.
 SLEEP = "import time\nfor _ in range(600): time.sleep(0.1)"
 
 

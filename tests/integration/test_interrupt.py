@@ -91,8 +91,7 @@ def test_child_processes_end_with_the_cell(kernel: RunningKernel, interrupt: obj
     assert callable(interrupt)
     before = {stat.pid for stat in iter_members(kernel.instance)}
     cell = kernel.begin(
-        "import subprocess\nps = [subprocess.Popen(['sleep', '60']) for _ in range(2)]\nprint('begun', flush=True)\n"
-        + SLEEP
+        "import subprocess\nps = [subprocess.Popen(['sleep', '60']) for _ in range(2)]\nprint('begun')\n" + SLEEP
     )
     kernel.wait_text(cell, "begun")
     interrupt(kernel)
@@ -110,7 +109,7 @@ def test_an_idle_kernel_is_not_harmed(kernel: RunningKernel) -> None:
 def test_twenty_interrupts_in_a_row(kernel: RunningKernel) -> None:
     kernel.run("kept = 0")
     for round_ in range(20):
-        cell = kernel.begin("print('begun', flush=True)\n" + SLEEP)
+        cell = kernel.begin("print('begun')\n" + SLEEP)
         kernel.wait_text(cell, "begun")
         kernel.manager.interrupt_kernel()
         reply = kernel.finish(cell)
@@ -122,7 +121,7 @@ def test_twenty_interrupts_in_a_row(kernel: RunningKernel) -> None:
 def test_a_second_interrupt_reaches_programs_that_left_the_group(kernel: RunningKernel) -> None:
     cell = kernel.begin(
         "import signal, subprocess\nsignal.signal(signal.SIGINT, lambda *_: None)\n"
-        "p = subprocess.Popen(['sleep', '60'], start_new_session=True)\nprint('begun', flush=True)\nprint('child', p.wait())"
+        "p = subprocess.Popen(['sleep', '60'], start_new_session=True)\nprint('begun')\nprint('child', p.wait())"
     )
     kernel.wait_text(cell, "begun")
     kernel.manager.interrupt_kernel()
@@ -132,7 +131,7 @@ def test_a_second_interrupt_reaches_programs_that_left_the_group(kernel: Running
 
 def test_a_kernel_without_setsid_is_interrupted_too(start_kernel: StartKernel) -> None:
     kernel = start_kernel({"command": ["/bin/sh", "-c", "exec python -m ipykernel_launcher -f {connection_file}"]})
-    cell = kernel.begin("print('begun', flush=True)\n" + SLEEP)
+    cell = kernel.begin("print('begun')\n" + SLEEP)
     kernel.wait_text(cell, "begun")
     kernel.manager.interrupt_kernel()
     reply = kernel.finish(cell)
@@ -168,7 +167,7 @@ def test_a_kernel_of_another_language_gets_the_message_that_it_asks_for(
 ) -> None:
     command = ["/bin/sh", "-c", 'exec python -c "$1" "$2"', "sh", COUNTING_KERNEL, "{connection_file}"]
     kernel = start_kernel(name=make_kernelspec({"command": command}, interrupt_mode="message"))
-    cell = kernel.begin("import time\nhits = []\nprint('begun', flush=True)\nwhile not hits: time.sleep(0.01)")
+    cell = kernel.begin("import time\nhits = []\nprint('begun')\nwhile not hits: time.sleep(0.01)")
     kernel.wait_text(cell, "begun")
     kernel.manager.interrupt_kernel()
     assert kernel.finish(cell).status == "ok"

@@ -84,7 +84,7 @@ def test_interrupts_by_signal_and_by_message(start: Start) -> None:
     process, client = start()
     wait_ready(client)
     for way in ("signal", "message"):
-        client.execute("print('begun', flush=True)\n" + SLEEP)
+        client.execute("print('begun')\n" + SLEEP)
         while client.get_iopub_msg(timeout=TIMEOUT_S)["content"].get("text") != "begun\n":
             pass
         if way == "signal":

@@ -26,7 +26,7 @@ NAME = "t-lent"
 COUNTED = """
 hits = 0
 try:
-    print("begun", flush=True)
+    print("begun")
     import subprocess; subprocess.run(["sleep", "60"])
 except KeyboardInterrupt:
     hits += 1

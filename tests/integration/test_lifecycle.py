@@ -84,7 +84,7 @@ def test_a_kernel_that_ignores_shutdown_is_ended(start_kernel: StartKernel) -> N
     instance = kernel.instance
     cell = kernel.begin(
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "print('begun', flush=True)\nwhile True: time.sleep(1)"
+        "print('begun')\nwhile True: time.sleep(1)"
     )
     kernel.wait_text(cell, "begun")
     kernel.manager.shutdown_kernel()

@@ -148,7 +148,7 @@ def test_debians_own_python_39_gets_an_ipykernel_lent(
     kernel = start_kernel({**config, "binds": [f"{bundle}:/usr/local/lib/python3.9/dist-packages:ro"]})
     assert kernel.value("__import__('ipykernel').__version__").startswith("6.")
     assert not kernel.value("__import__('ipykernel').__file__").startswith(LENT_DIR)
-    cell = kernel.begin("print('begun', flush=True)\n" + SLEEP)
+    cell = kernel.begin("print('begun')\n" + SLEEP)
     kernel.wait_text(cell, "begun")
     kernel.manager.interrupt_kernel()
     assert kernel.finish(cell).ename == "KeyboardInterrupt"

@@ -105,7 +105,7 @@ def test_packages_stay_over_restart_and_in_a_new_instance_and_in_a_frozen_layer(
     first.connect()
     assert installed(first) == "1.0"
     first.end()
-    (path,) = places.overlays.glob("kernel-*.img")
+    (path,) = places.overlays.glob(f"kernel-{name}-*.img")
     record = load_record(str(path))
     assert record
     assert record.image == str(starter_image)

@@ -62,7 +62,7 @@ def test_execute_interrupt_restart_delete(server: Server, kernel_id: str, places
     instance = get_instance(places, kernel_id)
     with Channels(server, kernel_id) as channels:
         assert channels.run("import os; kept = 1; print(os.path.isdir('/.singularity.d'))") == ("ok", "True\n")
-        cell = channels.execute("print('begun', flush=True)\n" + SLEEP)
+        cell = channels.execute("print('begun')\n" + SLEEP)
         channels.wait_text("begun")
         assert server.ask("POST", f"api/kernels/{kernel_id}/interrupt") == (204, None)
         assert channels.finish(cell)[0] == "KeyboardInterrupt"
@@ -80,7 +80,7 @@ def test_execute_interrupt_restart_delete(server: Server, kernel_id: str, places
 
 def test_restart_of_a_busy_kernel(server: Server, kernel_id: str) -> None:
     with Channels(server, kernel_id) as channels:
-        channels.execute("import time\nprint('begun', flush=True)\nwhile True: time.sleep(1)")
+        channels.execute("import time\nprint('begun')\nwhile True: time.sleep(1)")
         channels.wait_text("begun")
         assert server.ask("POST", f"api/kernels/{kernel_id}/restart")[0] == 200
     with Channels(server, kernel_id) as channels:
@@ -118,7 +118,7 @@ def test_two_kernels_start_at_once_and_know_nothing_of_each_other(server: Server
     with Channels(server, first) as one, Channels(server, second) as two:
         one.run("open('/tmp/mine', 'w').close()")
         assert two.run("import os; print(os.path.exists('/tmp/mine'))") == ("ok", "False\n")
-        cell = one.execute("print('begun', flush=True)\n" + SLEEP)
+        cell = one.execute("print('begun')\n" + SLEEP)
         one.wait_text("begun")
         assert two.run("print(2)") == ("ok", "2\n")
         server.ask("POST", f"api/kernels/{first}/interrupt")
@@ -134,7 +134,7 @@ def test_two_clients_of_one_kernel_share_its_state(server: Server, kernel_id: st
 def test_a_client_that_comes_back_gets_what_it_missed(server: Server, kernel_id: str, root: Path) -> None:
     os.mkfifo(root / "gate")
     with Channels(server, kernel_id) as channels:
-        channels.execute("print('begun', flush=True)\nprint(open('gate').read())")
+        channels.execute("print('begun')\nprint(open('gate').read())")
         channels.wait_text("begun")
     while server.ask("GET", f"api/kernels/{kernel_id}")[1]["connections"]:
         pass
@@ -254,7 +254,7 @@ def test_a_server_that_ends_takes_its_kernels_along(
     request.addfinalizer(server.end)
     ids = [server.start_kernel(starter_kernel) for _ in range(2)]
     with Channels(server, ids[0]) as channels:
-        channels.execute("import time\nprint('begun', flush=True)\nwhile True: time.sleep(1)")
+        channels.execute("import time\nprint('begun')\nwhile True: time.sleep(1)")
         channels.wait_text("begun")
         instances = [entry.instance for entry in list_entries(places)]
         assert len(instances) == 2

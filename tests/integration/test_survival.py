@@ -76,7 +76,7 @@ def test_a_persistent_kernel_is_found_by_the_next_server(
     with Channels(first, kernel_id) as channels:
         channels.run("x = 40; import os, subprocess; child = subprocess.Popen(['sleep', '1000'])")
         os.mkfifo(tmp_path / "gate")
-        channels.execute("print('begun', flush=True)\nx += len(open('gate').read())")
+        channels.execute("print('begun')\nx += len(open('gate').read())")
         channels.wait_text("begun")
     entry = get_entry(places)
     kill_server(first)
@@ -94,7 +94,7 @@ def test_a_persistent_kernel_is_found_by_the_next_server(
         pass
     with Channels(second, kernel_id) as channels:
         assert channels.run("x += 1; print(x, child.poll())") == ("ok", "42 None\n")
-        cell = channels.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+        cell = channels.execute("import time\nprint('begun')\ntime.sleep(60)")
         channels.wait_text("begun")
         assert second.ask("POST", f"api/kernels/{kernel_id}/interrupt") == (204, None)
         assert channels.finish(cell)[0] == "KeyboardInterrupt"
