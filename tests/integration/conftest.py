@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import queue
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -218,6 +220,13 @@ def shared_kernel(starter_kernel: str, tmp_path_factory: pytest.TempPathFactory)
 def list_entries(places: Places) -> list[LedgerEntry]:
     """The ledger as it is now."""
     return list(iter_entries(places))
+
+
+def remove_overlay(kernelspec: str, places: Places) -> None:
+    """Remove the overlay that `auto` has made for a kernelspec, as its owner would; it stays when the kernel is gone."""
+    (path,) = places.overlays.glob(f"kernel-{kernelspec}-*.img")
+    program = [sys.executable, "-m", "jupyter_apptainer.cli.main", "overlay", "remove", "-y"]
+    subprocess.run([*program, path], check=True, stdin=subprocess.DEVNULL)
 
 
 def drain(client: BlockingKernelClient) -> None:

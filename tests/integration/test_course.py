@@ -12,7 +12,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.integration.conftest import RunningKernel, StartKernel
+from jupyter_apptainer.places import Places
+from tests.integration.conftest import RunningKernel, StartKernel, remove_overlay
 
 # A big image, and nothing in it depends on who runs it.
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -65,7 +66,7 @@ def move_slider(kernel: RunningKernel, comm_id: str, value: float) -> str:
 
 
 def test_the_lesson_trains_its_sliders_react_and_what_is_installed_stays(
-    course_image: Path, start_kernel: StartKernel, wheels: Path
+    course_image: Path, start_kernel: StartKernel, wheels: Path, places: Places
 ) -> None:
     wheel = wheels / "tinything-1.0-py3-none-any.whl"
     config = {"image": str(course_image), "overlays": ["auto:256"]}
@@ -96,5 +97,6 @@ def test_the_lesson_trains_its_sliders_react_and_what_is_installed_stays(
     assert again.value("__import__('tinything').VERSION") == "1.0"
     assert again.value("__import__('torch').ones(3).sum().item()") == 3.0
     again.end()
+    remove_overlay(name, places)
     bare = start_kernel({"image": str(course_image)})
     assert "add one" in bare.run(f"%pip install -q --no-index {wheel}").text.lower()

@@ -8,6 +8,7 @@ minute, so only the ordinary user's run does it.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from jupyter_apptainer.engine.step import run_step
 from jupyter_apptainer.images.host_settings import MOUNT_POINT, load_host_settings, write_build_settings
 from jupyter_apptainer.images.probe import LENT_DIR
 from jupyter_apptainer.places import Places
-from tests.integration.conftest import SLEEP, TIMEOUT_S, MakeKernelspec, RunningKernel, StartKernel
+from tests.integration.conftest import SLEEP, TIMEOUT_S, MakeKernelspec, RunningKernel, StartKernel, remove_overlay
 from tests.integration.test_clients import build_notebook, execute
 
 pytestmark = [pytest.mark.user, pytest.mark.slow]
@@ -42,11 +43,13 @@ python3-distutils python3-lib2to3 python3-minimal python3.9 python3.9-minimal zl
 PACKAGES_27 = "/usr/local/lib/python2.7/dist-packages"
 # The years are those of an article of 2017, whose authors asked for any Matplotlib, and of a notebook of 2021.
 PACKAGES_2021 = "/opt/2021"
+# The engine's own /tmp is a small one in memory.
+SCRATCH = "/opt/scratch"
 INSTALL = f"""
 . {MOUNT_POINT}/settings.sh
 cd /usr/share/python-wheels
-for wheel in pip-*.whl setuptools-*.whl pkg_resources-*.whl wheel-*.whl; do python2.7 -m zipfile -e $wheel /tmp/pip; done
-export HOME=/tmp PYTHONPATH=/tmp/pip PIP_NO_CACHE_DIR=1
+for wheel in pip-*.whl setuptools-*.whl pkg_resources-*.whl wheel-*.whl; do python2.7 -m zipfile -e $wheel {SCRATCH}/pip; done
+export HOME={SCRATCH} TMPDIR={SCRATCH} PYTHONPATH={SCRATCH}/pip PIP_NO_CACHE_DIR=1
 python2.7 -m pip install -q --target {PACKAGES_27} --prefer-binary 'ipykernel<5' matplotlib functools32 'numpy==1.16.6' pip
 python3 -m pip install -q --target {PACKAGES_2021} --prefer-binary 'numpy==1.22.4' 'pandas==1.4.4' 'matplotlib==3.5.3'
 """
@@ -79,7 +82,7 @@ def old_image(engine: EngineInfo, tmp_path_factory: pytest.TempPathFactory) -> P
 def _install_ipykernel(engine: EngineInfo, image: Path, folder: Path) -> None:
     settings = folder / "settings"
     settings.mkdir()
-    packages = [Path(f"{image}{path}") for path in (PACKAGES_27, PACKAGES_2021)]
+    packages = [Path(f"{image}{path}") for path in (PACKAGES_27, PACKAGES_2021, SCRATCH)]
     for path in packages:
         path.mkdir(parents=True, exist_ok=True)
     given = write_build_settings(load_host_settings(os.environ), settings, {})
@@ -88,6 +91,7 @@ def _install_ipykernel(engine: EngineInfo, image: Path, folder: Path) -> None:
     options = ContainerOptions(binds=(*places, *binds), home="none", isolation="contain")
     env = build_engine_environment(os.environ)
     Runner().run(build_exec(engine, str(image), ("sh", "-ec", INSTALL), env, options=options, cwd="/", timeout_s=240))
+    shutil.rmtree(packages[-1])
 
 
 @pytest.fixture
@@ -185,7 +189,7 @@ NOTEBOOK_OF_2021 = (
 
 
 def test_a_figure_of_2017_needs_the_matplotlib_of_its_time(
-    old_image: Path, start_kernel: StartKernel, tmp_path: Path
+    old_image: Path, start_kernel: StartKernel, places: Places, tmp_path: Path
 ) -> None:
     wanted = ["--python-version", "27", "--implementation", "cp", "--abi", "cp27mu", "--platform", "manylinux1_x86_64"]
     fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", *wanted]
@@ -203,6 +207,8 @@ def test_a_figure_of_2017_needs_the_matplotlib_of_its_time(
     kernel.end()
     again = start_kernel(name=name)
     assert again.run(FIGURE_OF_2017).text == "2.0.2\n"
+    again.end()
+    remove_overlay(name, places)
     bare = start_kernel({"image": str(old_image), "command": COMMAND_27})
     assert bare.run(FIGURE_OF_2017).ename == "AttributeError", "the image itself is as it was"
 
