@@ -32,6 +32,7 @@ from jupyter_apptainer.overlays.holder import hold_overlay, is_locked
 from jupyter_apptainer.overlays.model import load_record
 from jupyter_apptainer.places import Places
 from tests.integration.conftest import MakeKernelspec, RunningKernel, StartKernel, list_entries
+from tests.integration.server import Channels, Server
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
 # Pure Python and small, so that taking it away takes no time.
@@ -250,10 +251,28 @@ def test_a_holder_whose_server_died_is_ended_and_the_work_goes_on(
     assert overlay.exists()
     server.kill()
     server.communicate()
-    assert is_locked(str(overlay), for_writing=True)
+    # Whoever is first, the command or what looks after the kernels of dead servers: the overlay is free for it, and clean.
     assert overlay_command("check", overlay).stdout.endswith(": clean\n")
     assert find_leftovers(places) == []
     assert not is_locked(str(overlay), for_writing=True)
+
+
+def test_what_was_installed_outlives_a_server_that_is_killed(
+    make_kernelspec: MakeKernelspec, wheels: Path, overlay: Path
+) -> None:
+    name = make_kernelspec({"overlays": [str(overlay)]})
+    server = Server(wheels)
+    with Channels(server, server.start_kernel(name)) as channels:
+        assert channels.run("%pip install -q --no-index ./tinything-1.0-py3-none-any.whl")[0] == "ok"
+        assert channels.run("import tinything; print(tinything.VERSION)") == ("ok", "1.0\n")
+    server.process.kill()
+    server.wait()
+    other = Server(wheels)
+    try:
+        with Channels(other, other.start_kernel(name)) as channels:
+            assert channels.run("import tinything; print(tinything.VERSION)") == ("ok", "1.0\n")
+    finally:
+        other.end()
 
 
 @pytest.mark.user
