@@ -28,7 +28,7 @@ from jupyter_apptainer.places import Places
 TIMEOUT_S = 60.0
 # A cell's minute, in which an interrupt may come at any moment. One long sleep would not do: a signal between the interpreter's
 # last look and the system call is only noticed when the sleep is over, in any kernel. Nor would `flush=True` in a print before:
-# a signal that meets ipykernel while it waits for its flush can leave the lock of that wait taken, and its output stands still.
+# a kernel that was interrupted just then once sent nothing more; probably the lock of ipykernel's wait for the flush stayed taken.
 SLEEP = "import time\nfor _ in range(600): time.sleep(0.1)"
 
 
