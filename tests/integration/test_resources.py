@@ -40,10 +40,12 @@ def limited(start_kernel: StartKernel) -> RunningKernel:
 
 
 def wait_dead(kernel: RunningKernel, msg_id: str) -> str:
-    """Collect what the cell prints until its kernel is gone for its manager."""
+    """Collect what the cell prints until its kernel is gone for its manager, and a second longer: channels are no faster."""
     text, deadline = "", time.monotonic() + TIMEOUT_S
-    while kernel.manager.is_alive() or kernel.client.iopub_channel.msg_ready():
+    is_alive = True
+    while is_alive or kernel.client.iopub_channel.socket.poll(1000):
         assert time.monotonic() < deadline, text
+        is_alive = kernel.manager.is_alive()
         if kernel.client.iopub_channel.socket.poll(100):
             message = kernel.client.get_iopub_msg(timeout=0)
             if message["parent_header"].get("msg_id") == msg_id and message["msg_type"] == "stream":
@@ -147,6 +149,9 @@ def test_a_killed_kernel_blames_memory_only_where_linux_counted_it(
         found = runner.find_kernel()
         assert found is not None
         msg_id = kernel.begin("import time; time.sleep(60)")
+        # What is shown in a cell shows that its number is known to the one who will have to speak.
+        runner._guard.announce("still here")
+        kernel.wait_text(msg_id, "still here")
         os.kill(found.pid, signal.SIGKILL)
         text = wait_dead(kernel, msg_id)
         reason = "the kernel was killed, probably because memory ran out: Linux' out-of-memory killer was at work in"
