@@ -18,8 +18,21 @@ run_own_part() {
   JPA_TEST_TAG=$("$python" -m tests.world new-tag)
   export JPA_TEST_TAG
   "$python" -m pytest --no-skips "$@" || status=$?
+  [ "$status" -ne 1 ] || run_failed_again "$@" || return 1
   "$python" -m tests.world check-tag "$JPA_TEST_TAG" || status=1
   return "$status"
+}
+
+# run_failed_again [PYTEST ARGUMENT…]: a fault fails twice; what only a busy machine fails is named, and does not fail the run.
+# More than a few failures at once are no accident.
+run_failed_again() {
+  local failed
+  failed=$("$python" -c 'import json; print(*json.load(open(".pytest_cache/v/cache/lastfailed")), sep="\n")')
+  [ "$(wc -l <<<"$failed")" -le 3 ] || return 1
+  say "failed, and run once more: $failed"
+  "$python" -m pytest --no-skips --last-failed --last-failed-no-failures none "$@" || return 1
+  warn "failed once and passed when repeated, so look at it: $failed"
+  status=0
 }
 
 if ! is_root; then
