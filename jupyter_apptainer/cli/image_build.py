@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from ..errors import SpecError
 from ..images.build import COMPRESSIONS, BuildOptions, build_image, raise_for_errors
 from ..images.recipes.recipe import Recipe
 from ..images.recipes.sources import Kind, load_recipe
+from ..images.reproducible import load_epoch
 from ..places import find_places
 from .output import print_note
 from .progress import show_progress
@@ -58,6 +61,12 @@ def add_build(commands: Any) -> None:
         default="lz4",
         help="lz4 (default) starts fastest, gzip is smallest",
     )
+    parser.add_argument(
+        "--reproducible",
+        action="store_true",
+        help="the same recipe and sources give the same bytes: times later than SOURCE_DATE_EPOCH (default: now) become it; "
+        "implied where SOURCE_DATE_EPOCH is set",
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument(
         "--host-settings",
@@ -87,6 +96,7 @@ def _build(arguments: argparse.Namespace) -> int:
         is_forced=arguments.force,
         has_host_settings=arguments.host_settings or bool(arguments.ca_bundle),
         ca_bundle=Path(ca_bundle).expanduser() if ca_bundle else None,
+        epoch=_find_epoch(arguments),
     )
     places = find_places()
     engine = get_engine(settings.engine_path or None, places=places)
@@ -95,6 +105,11 @@ def _build(arguments: argparse.Namespace) -> int:
     print(built.path)
     print_note(f"{built.size_bytes / 2**20:.0f} MiB in {built.duration_s:.0f} s; log: {built.log}")
     return 0
+
+
+def _find_epoch(arguments: argparse.Namespace) -> int | None:
+    epoch = load_epoch(os.environ)
+    return int(time.time()) if epoch is None and arguments.reproducible else epoch
 
 
 def _load(arguments: argparse.Namespace) -> Recipe:

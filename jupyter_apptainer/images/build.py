@@ -24,10 +24,12 @@ from ..errors import BuildError, CommandError, RecipeInvalid, SpecError
 from ..places import Places, make_private_dir
 from .build_log import BuildLog, OnProgress
 from .host_settings import build_variables, load_host_settings, write_build_settings
+from .pack import Packing
 from .preflight import check_debootstrap, check_space, check_target
 from .recipes.definition import parse_definition, resolve
 from .recipes.findings import Finding, sort_findings
 from .recipes.recipe import Recipe
+from .reproducible import build_epoch_variables, load_epoch
 from .starter import remove_build_folder, scrub_sandbox
 
 # For mksquashfs. Blocks of 32 KiB spare memory in the program that mounts the image; lz4 unpacks fastest.
@@ -46,13 +48,15 @@ class BuildOptions:
     """compression: a name in COMPRESSIONS. is_forced: replace an image of that name.
 
     has_host_settings: the host's certificates, proxies and pip indexes reach %post, and do not stay. ca_bundle: the
-    certificates, by default those that SSL_CERT_FILE and the like name.
+    certificates, by default those that SSL_CERT_FILE and the like name. epoch: seconds since 1970, for an image that does
+    not depend on the time at which it is made; None for SOURCE_DATE_EPOCH, and where that is not set, the time counts.
     """
 
     compression: str = "lz4"
     is_forced: bool = False
     has_host_settings: bool = False
     ca_bundle: Path | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,8 @@ class _Build:
         self._target = Path(os.path.abspath(target))
         self._options = options
         self._environ = os.environ if environ is None else environ
+        self._epoch = load_epoch(self._environ) if self._options.epoch is None else self._options.epoch
+        self._needs_folder = bool(recipe.secret_args) or self._epoch is not None
         # Named before they are made, so that an interrupt at any moment finds them.
         self._scratch = _find_scratch(places, self._environ) / f"build-{secrets.token_hex(4)}"
         self._fresh = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}")
@@ -219,12 +225,8 @@ class _Build:
             error = yield replace(first, argv=_insert_flag(first.argv, "--ignore-fakeroot-command"))
         if error:
             raise self._explain(error)
-        if self._recipe.secret_args:
-            scrub_sandbox(self._scratch / "image", self._recipe.definition)
-            self.log.begin("Compressing")
-            error = yield self._build_command(str(self._write_second()), env)
-            if error:
-                raise self._explain(error)
+        if self._needs_folder:
+            yield from self._pack(env)
 
     def conclude(self) -> BuiltImage:
         """Give the image its name."""
@@ -247,10 +249,11 @@ class _Build:
         settings_folder.mkdir()
         (self._scratch / "recipe.def").write_text(self._recipe.definition, encoding="utf-8")
         added = {"APPTAINER_TMPDIR": str(temporary)}
+        fixed = build_epoch_variables(self._epoch) if self._epoch is not None else {}
         if not self._options.has_host_settings:
-            return build_engine_environment(self._environ) | added, ()
+            return build_engine_environment(self._environ, fixed) | added, ()
         settings = load_host_settings(self._environ, self._options.ca_bundle)
-        variables = {name: _escape(value) for name, value in build_variables(settings).items()}
+        variables = {name: _escape(value) for name, value in build_variables(settings).items()} | fixed
         env = build_engine_environment({**settings.proxies, **self._environ}, variables) | added
         if settings.ca_bundle:
             env["SSL_CERT_FILE"] = str(settings.ca_bundle)
@@ -258,7 +261,7 @@ class _Build:
 
     def _build_first(self, env: Mapping[str, str], binds: tuple[str, ...]) -> Command[None]:
         source = str(self._scratch / "recipe.def")
-        if not self._recipe.secret_args:
+        if not self._needs_folder:
             return self._build_command(source, env, binds)
         # What must not stay is removed from a folder, before it becomes an image.
         return self._build_command(source, env, binds, sandbox=str(self._scratch / "image"))
@@ -284,13 +287,17 @@ class _Build:
             cwd=str(self._recipe.folder if is_first else self._scratch),
         )
 
-    def _write_second(self) -> Path:
-        """The definition of an image is what it was built from last; so this one has the first in it, as comments."""
-        path = self._scratch / "second.def"
-        # Below the header: what is above it, the engine drops.
-        comments = "".join(f"# {line}\n" for line in self._recipe.definition.splitlines())
-        path.write_text(f"Bootstrap: localimage\nFrom: image\n\n{comments}", encoding="utf-8")
-        return path
+    def _pack(self, env: Mapping[str, str]) -> Steps:
+        """Make the image of the folder, when all is removed from it that must not stay."""
+        folder = self._scratch / "image"
+        if self._recipe.secret_args:
+            scrub_sandbox(folder, self._recipe.definition)
+        packing = Packing(self._engine, folder, self._fresh, env, epoch=self._epoch)
+        self.log.begin("Compressing")
+        error = yield packing.build_command(COMPRESSIONS[self._options.compression])
+        if error:
+            raise self._explain(error)
+        packing.conclude()
 
     def _explain(self, error: CommandError) -> CommandError:
         self.log.close()
