@@ -47,6 +47,7 @@
     │  ├─ ReadOnlyFilesystem           a program wrote to the image
     │  ├─ BuildError
     │  ├─ RegistryError                pull or push failed
+    │  ├─ ProcessNotOrphaned           a process on a GPU that somebody owns is not stopped
     │  └─ CommandTimeout
     ├─ SpecError (also ValueError)     the request is wrong before anything runs
     │  └─ RecipeInvalid                a definition file, Dockerfile, … that cannot be built
@@ -356,6 +357,10 @@ class BuildError(CommandError):
 
 class RegistryError(CommandError):
     code = "registry-error"
+
+
+class ProcessNotOrphaned(CommandError):
+    code = "process-not-orphaned"
 
 
 class CommandTimeout(CommandError):

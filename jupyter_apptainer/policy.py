@@ -96,6 +96,12 @@ class ApptainerPolicy(Configurable):
         `NotebookPolicy`, which each user can set.""",
     ).tag(config=True)
 
+    show_other_users = Bool(
+        False,
+        help="""Whether `jupyter apptainer gpu` and the panel name other users' processes; otherwise they are counted. Counts only in
+        a folder that the user cannot write to, and in the configuration of the server. Default: False.""",
+    ).tag(config=True)
+
 
 class NotebookPolicy(Configurable):
     """What the metadata of a notebook may ask for. The defaults suit notebooks of strangers."""
@@ -174,6 +180,16 @@ def forbids_notebooks(server: Config | None = None) -> str | None:
     return next((o for o, section in _iter(server) if not _build_policy(section, o).allow_notebooks), None)
 
 
+def shows_other_users(server: Config | None = None) -> bool:
+    """Say whether an administrator lets everybody see whose process uses a GPU. A user's own policy can only forbid it."""
+    said = [
+        (_build_policy(section, origin).show_other_users, is_administrators)
+        for origin, section, is_administrators in _iter_with_author(server)
+        if "show_other_users" in section
+    ]
+    return all(shows for shows, _ in said) and any(is_administrators for _, is_administrators in said)
+
+
 def build_notebook_rules(policy: NotebookPolicy) -> Rules:
     """Return the allow-lists for notebooks."""
     origin = "your NotebookPolicy"
@@ -202,6 +218,11 @@ def find_user() -> tuple[str, str]:
 
 
 def _iter(server: Config | None) -> Iterator[tuple[str, Config]]:
+    return ((origin, section) for origin, section, _ in _iter_with_author(server))
+
+
+def _iter_with_author(server: Config | None) -> Iterator[tuple[str, Config, bool]]:
+    """Yield each policy, and whether an administrator has written it."""
     for folder in dict.fromkeys([*SYSTEM_FOLDERS, os.path.join(sys.prefix, "etc", "jupyter"), *jupyter_config_path()]):
         if os.path.isdir(folder) and not os.access(folder, os.X_OK):
             raise PolicyError(
@@ -216,9 +237,10 @@ def _iter(server: Config | None) -> Iterator[tuple[str, Config]]:
                 hint=f"ask its owner: `chmod a+r {folder}/{CONFIG_NAME}.*`",
             ) from error
         if "ApptainerPolicy" in loaded:
-            yield f"the policy in {folder}", loaded.ApptainerPolicy
+            is_administrators = os.getuid() == 0 or not os.access(folder, os.W_OK)
+            yield f"the policy in {folder}", loaded.ApptainerPolicy, is_administrators
     if server is not None and "ApptainerPolicy" in server:
-        yield "the policy of this server", server.ApptainerPolicy
+        yield "the policy of this server", server.ApptainerPolicy, True
 
 
 def _build_policy(section: Config, origin: str) -> ApptainerPolicy:

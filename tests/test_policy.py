@@ -19,6 +19,7 @@ from jupyter_apptainer.policy import (
     forbids_notebooks,
     load_notebook_policy,
     load_policies,
+    shows_other_users,
 )
 
 
@@ -159,3 +160,38 @@ def test_each_trait_explains_itself(cls: type[ApptainerPolicy | NotebookPolicy])
         text = " ".join(trait.help.split())
         assert text.endswith(".")
         assert "Default: " in text
+
+
+# Root can write to every folder, and is an administrator.
+@pytest.mark.user
+@pytest.mark.parametrize(
+    ("system", "own", "server", "expected"),
+    [
+        ([], [], {}, False),
+        ([True], [], {}, True),
+        ([True], [False], {}, False),
+        ([], [True], {}, False),
+        ([], [], {"show_other_users": True}, True),
+        ([False], [], {"show_other_users": True}, False),
+    ],
+    ids=[
+        "nobody",
+        "administrator",
+        "forbidden by the user",
+        "by the user alone",
+        "server",
+        "server against the machine",
+    ],
+)
+def test_other_users_are_named_where_an_administrator_allows_it(
+    folders: tuple[Path, Path],
+    system: list[bool],
+    own: list[bool],
+    server: dict[str, bool],
+    expected: bool,
+) -> None:
+    for folder, values in zip(folders, (system, own), strict=True):
+        if values:
+            write(folder, *(f"ApptainerPolicy.show_other_users = {value}" for value in values))
+    folders[0].chmod(0o555)
+    assert shows_other_users(Config({"ApptainerPolicy": server}) if server else None) is expected

@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, CommandRow] = {
     "registry": CommandRow("registry", "login | logout: passwords of image registries"),
     "overlay": CommandRow("overlay", "create | list | info | grow | check | freeze | remove: what kernels write into"),
     "instance": CommandRow("instance", "list | stop | logs: running containers of ours"),
+    "gpu": CommandRow("gpu", "what each GPU does, and which notebook uses it"),
     "gc": CommandRow("gc", "end what crashed kernels left behind"),
 }
 
