@@ -47,10 +47,17 @@
     │  ├─ ReadOnlyFilesystem           a program wrote to the image
     │  ├─ BuildError
     │  ├─ RegistryError                pull or push failed
+    │  │  └─ RegistryAuthError         the registry wants a password, or another one
     │  ├─ ProcessNotOrphaned           a process on a GPU that somebody owns is not stopped
     │  └─ CommandTimeout
     ├─ SpecError (also ValueError)     the request is wrong before anything runs
     │  └─ RecipeInvalid                a definition file, Dockerfile, … that cannot be built
+    ├─ TaskError                       a piece of long work, as such
+    │  ├─ TaskNotFound
+    │  ├─ TaskConflict                 another one makes the same thing of something else
+    │  ├─ TaskCancelled
+    │  ├─ TaskLost                     its process was killed
+    │  └─ TaskFailed                   by a fault that has no class of its own
     ├─ PolicyError                     possible, but forbidden by this server's configuration
     └─ LaunchError                     a kernel did not come up: phase and log tail
        ├─ ImageLacksPython
@@ -359,6 +366,10 @@ class RegistryError(CommandError):
     code = "registry-error"
 
 
+class RegistryAuthError(RegistryError):
+    code = "registry-auth"
+
+
 class ProcessNotOrphaned(CommandError):
     code = "process-not-orphaned"
 
@@ -380,6 +391,31 @@ class RecipeInvalid(SpecError):
     """What was found before a build; `log_tail` has further findings, one a line."""
 
     code = "recipe-invalid"
+
+
+class TaskError(ApptainerError):
+    code = "task-error"
+
+
+class TaskNotFound(TaskError):
+    code = "task-not-found"
+    default_hint = "`jupyter apptainer tasks` shows those of this host; old ones are forgotten"
+
+
+class TaskConflict(TaskError):
+    code = "task-conflict"
+
+
+class TaskCancelled(TaskError):
+    code = "task-cancelled"
+
+
+class TaskLost(TaskError):
+    code = "task-lost"
+
+
+class TaskFailed(TaskError):
+    code = "task-failed"
 
 
 class PolicyError(ApptainerError):

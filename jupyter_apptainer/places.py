@@ -11,7 +11,7 @@ import socket
 import stat
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 # A socket's path must fit into sockaddr_un (108 bytes with the closing zero, unix(7)); ours end in "/12345678/k-5".
@@ -59,6 +59,11 @@ class Places:
         return self.data / "ledger" / self.hostname
 
     @property
+    def tasks(self) -> Path:
+        """A folder for each long piece of work on this host: its state, and what it printed."""
+        return self.data / "tasks" / self.hostname
+
+    @property
     def probes(self) -> Path:
         """What was found out about images and engines, by identity of the file."""
         return self.cache / "probes"
@@ -67,6 +72,16 @@ class Places:
     def lent(self) -> Path:
         """Packages that are lent to images without ipykernel, a folder for each kind of Python."""
         return self.cache / "lent"
+
+    def to_json(self) -> dict[str, str]:
+        """For another process that shall use the same folders."""
+        return {each.name: str(getattr(self, each.name)) for each in fields(self)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, str]) -> Places:
+        """Read what `to_json` gave."""
+        folders = {name: Path(text) for name, text in record.items() if name != "hostname"}
+        return cls(**folders, hostname=record["hostname"])
 
 
 def find_places(environ: Mapping[str, str] | None = None) -> Places:

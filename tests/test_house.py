@@ -37,7 +37,7 @@ REFERENCE = ROOT / "docs/reference"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 # Doors that have commands of their own below them.
-GROUPS = frozenset({"engine", "kernel", "image", "overlay", "instance", "registry"})
+GROUPS = frozenset({"engine", "kernel", "image", "overlay", "instance", "registry", "tasks"})
 
 _MADE = frozenset({".git", ".venv", "out", "build", "dist", "node_modules", "__pycache__"})
 _LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")

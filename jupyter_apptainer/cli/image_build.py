@@ -11,13 +11,14 @@ from typing import Any
 from ..config import ApptainerConfig, load_config
 from ..engine.locate import get_engine
 from ..errors import SpecError
-from ..images.build import COMPRESSIONS, BuildOptions, build_image, raise_for_errors
-from ..images.recipes.recipe import Recipe
-from ..images.recipes.sources import Kind, load_recipe
+from ..images.build import COMPRESSIONS, BuildOptions, check_build, raise_for_errors
+from ..images.recipes.sources import Kind
 from ..images.reproducible import load_epoch
+from ..images.work import RecipeSource, plan_build
 from ..places import find_places
+from ..tasks.start import start_task
 from .output import print_note
-from .progress import show_progress
+from .task_view import show_task
 from .verbs import add_verb
 
 _KINDS: tuple[Kind, ...] = ("def", "dockerfile", "environment", "requirements")
@@ -77,11 +78,15 @@ def add_build(commands: Any) -> None:
     parser.add_argument(
         "--print", action="store_true", help="print the definition that would be built, and build nothing"
     )
+    parser.add_argument(
+        "--detach", action="store_true", help="print the task's id and do not wait: `jupyter apptainer tasks`"
+    )
     parser.set_defaults(func=_build)
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    recipe = _load(arguments)
+    source = _read_source(arguments)
+    recipe = source.load()
     for finding in recipe.findings:
         if finding.severity != "error":
             print_note(finding.render(str(recipe.source) if finding.line else ""))
@@ -100,10 +105,16 @@ def _build(arguments: argparse.Namespace) -> int:
     )
     places = find_places()
     engine = get_engine(settings.engine_path or None, places=places)
-    with show_progress() as on_progress:
-        built = build_image(engine, places, recipe, Path(arguments.out), options, on_progress=on_progress)
-    print(built.path)
-    print_note(f"{built.size_bytes / 2**20:.0f} MiB in {built.duration_s:.0f} s; log: {built.log}")
+    spec = plan_build(source, Path(arguments.out), options, engine=engine.path, recipe=recipe)
+    # Said here, and not by a task that then fails.
+    raise_for_errors(check_build(recipe, Path(arguments.out), places, options), recipe.source)
+    started = start_task(places, spec)
+    if arguments.detach:
+        print(started.task.id)
+        return 0
+    built = show_task(places, started)
+    print(built["path"])
+    print_note(f"{built['size_bytes'] / 2**20:.0f} MiB in {built['duration_s']:.0f} s; log: {built['log']}")
     return 0
 
 
@@ -112,14 +123,14 @@ def _find_epoch(arguments: argparse.Namespace) -> int | None:
     return int(time.time()) if epoch is None and arguments.reproducible else epoch
 
 
-def _load(arguments: argparse.Namespace) -> Recipe:
+def _read_source(arguments: argparse.Namespace) -> RecipeSource:
     named = {kind: getattr(arguments, "def_" if kind == "def" else kind) for kind in _KINDS}
     kind: Kind = next((each for each in _KINDS if named[each]), "folder")
     if (kind == "folder") == (arguments.folder is None):
         raise SpecError("give one of --def F, --dockerfile F, --environment F, --requirements F, or a FOLDER")
     build_args = dict(_split(text) for text in arguments.build_arg)
     path = Path(named[kind] if kind != "folder" else arguments.folder).expanduser()
-    return load_recipe(kind, path, build_args=build_args, base=arguments.base)
+    return RecipeSource(kind, str(path), build_args, arguments.base)
 
 
 def _split(text: str) -> tuple[str, str]:

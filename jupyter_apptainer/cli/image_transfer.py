@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..images.catalogue import find_image
 from ..images.reference import parse_reference
-from ..images.transfer import pull_image, push_image
+from ..images.work import plan_pull, plan_push
+from ..places import Places
+from ..tasks.model import TaskSpec
+from ..tasks.start import start_task
 from .image_settings import build_transfer_settings, choose_target, find_engine_and_places
 from .output import print_json, print_note
-from .transfer_progress import ended_by_signals, show_transfer
+from .task_view import show_task
 from .verbs import add_verb
 
 _NOTES = {
@@ -61,6 +64,9 @@ def add_verbs(commands: Any) -> None:
         command.add_argument(
             "--no-https", action="store_true", help="the registry speaks plain http (see ApptainerConfig.no_https)"
         )
+        command.add_argument(
+            "--detach", action="store_true", help="print the task's id and do not wait: `jupyter apptainer tasks`"
+        )
         command.add_argument("--json", action="store_true", help="print an object with path, URI and digest")
 
 
@@ -71,18 +77,18 @@ def _pull(arguments: argparse.Namespace) -> int:
     if target.is_dir():
         target /= reference.file_name
     settings = build_transfer_settings(no_https=arguments.no_https)
-    with ended_by_signals(), show_transfer() as on_progress:
-        pulled = pull_image(
-            engine, places, arguments.uri, target, settings=settings, is_forced=arguments.force, on_progress=on_progress
-        )
-    if arguments.json:
-        print_json(asdict(pulled))
+    spec = plan_pull(arguments.uri, target, settings, is_forced=arguments.force, engine=engine.path)
+    pulled = _do(arguments, places, spec)
+    if pulled is None:
         return 0
-    print(pulled.path)
-    if _NOTES[pulled.how]:
-        print_note(_NOTES[pulled.how])
-    if pulled.digest:
-        print_note(f"Digest: {pulled.digest}")
+    if arguments.json:
+        print_json(pulled)
+        return 0
+    print(pulled["path"])
+    if _NOTES[pulled["how"]]:
+        print_note(_NOTES[pulled["how"]])
+    if pulled["digest"]:
+        print_note(f"Digest: {pulled['digest']}")
     return 0
 
 
@@ -90,11 +96,20 @@ def _push(arguments: argparse.Namespace) -> int:
     engine, places = find_engine_and_places()
     image = find_image(places, arguments.image)
     settings = build_transfer_settings(no_https=arguments.no_https)
-    with ended_by_signals(), show_transfer() as on_progress:
-        digest = push_image(engine, Path(image), arguments.uri, settings=settings, on_progress=on_progress)
-    reference = parse_reference(arguments.uri)
+    pushed = _do(arguments, places, plan_push(Path(image), arguments.uri, settings, engine=engine.path))
+    if pushed is None:
+        return 0
     if arguments.json:
-        print_json({"path": image, "uri": reference.uri, "digest": digest})
+        print_json(pushed)
     else:
-        print(f"{reference.uri}@{digest}" if digest else reference.uri)
+        print(f"{pushed['uri']}@{pushed['digest']}" if pushed["digest"] else pushed["uri"])
     return 0
+
+
+def _do(arguments: argparse.Namespace, places: Places, spec: TaskSpec) -> Mapping[str, Any] | None:
+    """Return what came of it; None where nobody waits for that."""
+    started = start_task(places, spec)
+    if not arguments.detach:
+        return show_task(places, started)
+    print(started.task.id)
+    return None

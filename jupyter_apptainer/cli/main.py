@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .. import __version__
-from ..errors import ApptainerError, CommandError, EngineError, LaunchError, PolicyError, SpecError
+from ..errors import ApptainerError, CommandError, EngineError, LaunchError, PolicyError, SpecError, TaskError
 
 
 class CommandRow(NamedTuple):
@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, CommandRow] = {
     "overlay": CommandRow("overlay", "create | list | info | grow | check | freeze | remove: what kernels write into"),
     "instance": CommandRow("instance", "list | stop | logs: running containers of ours"),
     "gpu": CommandRow("gpu", "what each GPU does, and which notebook uses it"),
+    "tasks": CommandRow("tasks", "list | show | log | cancel | retry | clean: builds, pulls and other long work"),
     "gc": CommandRow("gc", "end what crashed kernels left behind"),
 }
 
@@ -46,6 +47,7 @@ EXIT_CODES: Mapping[type[ApptainerError], int] = {
     CommandError: 1,
     LaunchError: 1,
     PolicyError: 1,
+    TaskError: 1,
     SpecError: 2,
 }
 FAILED = 1

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from .bars import strip_bars
 from .command import Completed
 
 Stream = Literal["stdout", "stderr"]
@@ -22,9 +23,13 @@ KEPT_OUTPUT = 4_000_000
 
 
 class Collector:
-    """Gathers what a process prints, newest KEPT_OUTPUT characters of each stream, and passes it on."""
+    """Gathers what a process prints, newest KEPT_OUTPUT characters of each stream, and passes it on.
 
-    def __init__(self, on_text: OnText | None) -> None:
+    has_bars: it draws on a terminal; the bars are passed on, and are no part of what is gathered.
+    """
+
+    def __init__(self, on_text: OnText | None, *, has_bars: bool = False) -> None:
+        self._has_bars = has_bars
         self._parts: dict[Stream, list[str]] = {"stdout": [], "stderr": []}
         self._size: dict[Stream, int] = {"stdout": 0, "stderr": 0}
         decoder = codecs.getincrementaldecoder("utf-8")
@@ -50,11 +55,12 @@ class Collector:
     def complete(self, argv: tuple[str, ...], returncode: int, started: float) -> Completed:
         for name, decoder in self._decoders.items():
             self._add(name, decoder.decode(b"", final=True))
+        printed = "".join(self._parts["stderr"])
         return Completed(
             argv=argv,
             returncode=returncode,
             stdout="".join(self._parts["stdout"]),
-            stderr="".join(self._parts["stderr"]),
+            stderr=strip_bars(printed) if self._has_bars else printed,
             duration_s=time.monotonic() - started,
         )
 

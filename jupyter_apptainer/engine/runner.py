@@ -92,7 +92,7 @@ class Runner:
         """Run `command` to its end and return its value.
 
         on_text: called with ("stdout" | "stderr", text) as the text comes, in this thread.
-        use_pty: give it a terminal of 100 columns as standard error, so that it draws progress.
+        use_pty: give it a terminal of 100 columns, so that it draws progress; all that it prints there counts as "stderr".
 
         Raises what `diagnose` finds in the output; CommandTimeout after `command.timeout_s` seconds; EngineNotFound where
         the program is not there.
@@ -104,14 +104,14 @@ class Runner:
         """Run `command` to its end and return how it ended, whatever the exit status."""
         started = time.monotonic()
         leader, follower = open_pty() if use_pty else (-1, -1)
-        collector = Collector(on_text)
+        collector = Collector(on_text, has_bars=use_pty)
         try:
             with _explaining_a_missing_program(command):
                 process = subprocess.Popen(
                     command.argv,
                     env=dict(command.env),
                     stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
+                    stdout=follower if use_pty else subprocess.PIPE,
                     stderr=follower if use_pty else subprocess.PIPE,
                     cwd=command.cwd,
                     start_new_session=True,
@@ -150,8 +150,8 @@ class Runner:
     ) -> None:
         unsent = memoryview((command.stdin or "").encode())
         with selectors.DefaultSelector() as selector:
-            assert process.stdout is not None
-            selector.register(process.stdout, selectors.EVENT_READ, "stdout")
+            if process.stdout is not None:
+                selector.register(process.stdout, selectors.EVENT_READ, "stdout")
             selector.register(leader if leader >= 0 else process.stderr or -1, selectors.EVENT_READ, "stderr")
             if process.stdin is not None:
                 os.set_blocking(process.stdin.fileno(), False)

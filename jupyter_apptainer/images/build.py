@@ -22,6 +22,7 @@ from ..engine.options import build_image_build
 from ..engine.runner import AsyncRunner, Runner
 from ..errors import BuildError, CommandError, RecipeInvalid, SpecError
 from ..places import Places, make_private_dir
+from ..tasks.report import Report
 from .build_log import BuildLog, OnProgress
 from .host_settings import build_variables, load_host_settings, write_build_settings
 from .pack import Packing
@@ -80,20 +81,21 @@ def build_image(
     *,
     on_progress: OnProgress = lambda _: None,
     environ: Mapping[str, str] | None = None,
+    report: Report | None = None,
 ) -> BuiltImage:
     """Build `target` from `recipe` and return what was made.
 
-    on_progress: told in a few words what begins. Raises RecipeInvalid for what was found before, with the findings as its last
-    lines; BuildError, DiskFull and the like for what went wrong on the way.
+    on_progress: told in a few words what begins. report: of the task that this is, if it is one. Raises RecipeInvalid for what
+    was found before, with the findings as its last lines; BuildError, DiskFull and the like for what went wrong on the way.
     """
-    build = _Build(engine, places, recipe, target, options or BuildOptions(), on_progress, environ)
+    build = _Build(engine, places, recipe, target, options or BuildOptions(), on_progress, environ, report)
     try:
         steps = build.iter_steps()
         command = _advance(steps, None)
         while command is not None:
             error: CommandError | None = None
             try:
-                Runner().run(command, on_text=build.log.feed)
+                Runner().run(command, on_text=build.log.feed, use_pty=_is_without_scripts(command))
             except CommandError as failure:
                 error = failure
             command = _advance(steps, error)
@@ -111,9 +113,10 @@ async def build_image_async(
     *,
     on_progress: OnProgress = lambda _: None,
     environ: Mapping[str, str] | None = None,
+    report: Report | None = None,
 ) -> BuiltImage:
     """`build_image` for code on an event loop; cancelling it stops the build."""
-    build = _Build(engine, places, recipe, target, options or BuildOptions(), on_progress, environ)
+    build = _Build(engine, places, recipe, target, options or BuildOptions(), on_progress, environ, report)
     try:
         steps = build.iter_steps()
         command = await asyncio.to_thread(_advance, steps, None)
@@ -187,6 +190,7 @@ class _Build:
         options: BuildOptions,
         on_progress: OnProgress,
         environ: Mapping[str, str] | None,
+        report: Report | None = None,
     ) -> None:
         self._engine = engine
         self._places = places
@@ -201,7 +205,7 @@ class _Build:
         self._fresh = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}")
         self._findings: tuple[Finding, ...] = ()
         self._started = time.monotonic()
-        self.log = BuildLog(places.cache / "builds", self._target.stem, on_progress)
+        self.log = BuildLog(places.cache / "builds", self._target.stem, on_progress, report)
 
     def clean_up(self) -> None:
         """Remove all that is not the finished image or the log."""
@@ -311,6 +315,11 @@ class _Build:
             returncode=error.returncode,
             log_tail=error.log_tail,
         )
+
+
+def _is_without_scripts(command: Command[None]) -> bool:
+    """Say whether the engine may have a terminal, and so draw its progress: programs of a recipe might wait for an answer there."""
+    return not command.argv[-1].endswith("recipe.def")
 
 
 def _insert_flag(argv: tuple[str, ...], flag: str) -> tuple[str, ...]:

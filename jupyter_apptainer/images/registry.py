@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.locate import EngineInfo
-from ..errors import RegistryError
+from ..errors import RegistryAuthError
 from .reference import Reference
 
 TIMEOUT_S = 15.0
@@ -75,7 +75,7 @@ def resolve(reference: Reference, access: Access) -> RemoteImage | None:
 
 
 def check_credentials(host: str, access: Access) -> None:
-    """Raise RegistryError where the registry refuses the user and password; where it cannot be asked, nothing."""
+    """Raise RegistryAuthError where the registry refuses the user and password; where it cannot be asked, nothing."""
     for base in _list_bases(host, access):
         try:
             _get(base, "/v2/", access, scope="")
@@ -83,7 +83,7 @@ def check_credentials(host: str, access: Access) -> None:
         except urllib.error.HTTPError as error:
             if error.code in (401, 403):
                 user = access.credentials[0] if access.credentials else "nobody"
-                raise RegistryError(
+                raise RegistryAuthError(
                     f"the registry {host} does not accept this password of {user}",
                     hint="some registries want a token in place of the password: their web page makes one",
                 ) from None

@@ -11,22 +11,22 @@ import os
 import secrets
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ..engine.command import Command, strip_ansi
+from ..engine.bars import Bar, BarReader
+from ..engine.command import Command
 from ..engine.environment import build_engine_environment
 from ..engine.image_commands import build_convert, build_pull, build_push
 from ..engine.locate import EngineInfo
 from ..engine.lock import hold_lock
-from ..engine.output import Stream
 from ..engine.runner import Runner
 from ..errors import ImageNotFound, RegistryError, SpecError
+from ..instances.process import read_stat
 from ..places import Places, make_private_dir
 from .identity import check_image
 from .records import PullRecord, build_record, find_pulled, find_record, save_record
@@ -35,8 +35,6 @@ from .registry import Access, RemoteImage, load_credentials, resolve
 from .starter import COMPRESSION, remove_build_folder
 
 PART_PREFIX = ".jpa-pull-"
-# How often a download's growth is shown.
-_TICK_S = 0.25
 # Homes are shared between hosts: after a day without growth a pull on another one counts as dead.
 _ABANDONED_S = 86400.0
 _PHASES = {
@@ -50,11 +48,13 @@ _PHASES = {
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a transfer is. done_bytes, total_bytes: of a download of one file; None where nobody knows."""
+    """Where a transfer is. done, total: of this phase, in `unit`; None where nobody knows. text: what the engine says."""
 
     phase: str
-    done_bytes: int | None = None
-    total_bytes: int | None = None
+    done: int | None = None
+    total: int | None = None
+    unit: Literal["bytes", "percent", "items"] = "bytes"
+    text: str = ""
 
 
 OnTransfer = Callable[[Progress], None]
@@ -125,10 +125,11 @@ def push_image(
         )
     if check_image(str(image)).kind != "sif":
         raise SpecError(f"{image} is no SIF file, and only those can be pushed", hint="build one of it first")
-    on_progress(Progress("Uploading", total_bytes=image.stat().st_size))
+    on_progress(Progress("Uploading", total=image.stat().st_size))
     access = _build_access(engine, reference, settings)
     env = build_transfer_environment(settings)
-    Runner().run(build_push(engine, str(image), reference.engine_uri, env, no_https=access.no_https))
+    command = build_push(engine, str(image), reference.engine_uri, env, no_https=access.no_https)
+    _run_with_progress(command, "Uploading", image.stat().st_size, on_progress)
     found = resolve(reference, access) if reference.scheme == "oras" else None
     return found.digest if found else ""
 
@@ -227,8 +228,7 @@ class _Pull:
         command = self._build_command(str(part), pinned, env)
         try:
             make_private_dir(scratch)
-            with _reporting_growth(scratch, part, remote.size_bytes if remote else None, self._on_progress):
-                Runner().run(command, on_text=self._note)
+            _run_with_progress(command, "Downloading", remote.size_bytes if remote else None, self._on_progress)
         finally:
             remove_build_folder(scratch)
 
@@ -240,12 +240,6 @@ class _Pull:
                 self._engine, part, pinned.engine_uri, env, no_https=no_https, mksquashfs_args=arguments
             )
         return build_pull(self._engine, part, pinned.engine_uri, env, no_https=no_https)
-
-    def _note(self, _: Stream, text: str) -> None:
-        for line in strip_ansi(text).splitlines():
-            phase = next((phase for word, phase in _PHASES.items() if word in line), None)
-            if phase:
-                self._on_progress(Progress(phase))
 
     def _build_name(self) -> str:
         """Return a name that tells whose it is: what a pull that was killed has left can be found by it."""
@@ -260,6 +254,23 @@ class _Pull:
             os.replace(part, self._target)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _run_with_progress(command: Command[None], phase: str, size: int | None, on_progress: OnTransfer) -> None:
+    """Run a transfer, and tell where it is by the bars that the engine draws. size: of the one file that travels, where it is known."""
+
+    def take_line(line: str) -> None:
+        nonlocal phase
+        found = next((phase for word, phase in _PHASES.items() if word in line), None)
+        on_progress(Progress(found or phase, text=line))
+        phase = found or phase
+
+    def take_bar(bar: Bar) -> None:
+        total = size if size is not None and bar.unit == "bytes" else bar.total
+        on_progress(Progress(phase, min(bar.done, total), total, bar.unit))
+
+    reader = BarReader(take_line, take_bar)
+    Runner().run(command, on_text=lambda _, text: reader.feed(text), use_pty=True)
 
 
 def _build_access(engine: EngineInfo, reference: Reference, settings: Settings) -> Access:
@@ -289,38 +300,12 @@ def _hold(places: Places, name: str, on_progress: OnTransfer) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _reporting_growth(folder: Path, part: Path, total: int | None, on_progress: OnTransfer) -> Iterator[None]:
-    """Tell how much of one file of known size is there, while the block runs. A display is the one thing that has to tick."""
-    if total is None:
-        yield
-        return
-    is_over = threading.Event()
-
-    def report() -> None:
-        while not is_over.wait(_TICK_S):
-            done = max((_measure(path) for path in (part, *folder.rglob("*"))), default=0)
-            on_progress(Progress("Downloading", min(done, total), total))
-
-    thread = threading.Thread(target=report, name="jpa-pull-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
-
-
-def _measure(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0
-
-
 def _is_in_use(path: Path) -> bool:
     """Say whether the process that a file is named after may still run; on another host nobody here knows."""
     owner = path.name.removeprefix(PART_PREFIX).rpartition("-")[0]
     host, _, pid = owner.rpartition(".")
     if host != socket.gethostname():
         return time.time() - path.stat().st_mtime < _ABANDONED_S
-    return os.path.isdir(f"/proc/{pid}")
+    status = read_stat(int(pid)) if pid.isdigit() else None
+    # Where nobody reaps them, dead processes stay in the table.
+    return status is not None and status.state not in "ZX"

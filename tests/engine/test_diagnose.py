@@ -665,7 +665,7 @@ SAMPLES = (
         "registry-login",
         "FATAL:   While making image from oci registry: error fetching image to cache: failed to get checksum for docker://x/y: "
         "reading manifest latest in docker.io/x/y: requested access to the resource is denied\n",
-        e.RegistryError,
+        e.RegistryAuthError,
         "docker://x/y",
         "apptainer registry login",
         title="pull x.sif",
@@ -675,7 +675,7 @@ SAMPLES = (
         "registry-login",
         "FATAL:   Unable to push image to oci registry: unable to push: POST https://ghcr.io/v2/x/blobs/uploads/: UNAUTHORIZED: "
         "authentication required\n",
-        e.RegistryError,
+        e.RegistryAuthError,
         "does not let us have",
         title="push a.sif",
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -24,6 +23,9 @@ from jupyter_apptainer.images.login import log_in, log_out
 from jupyter_apptainer.images.records import find_pulled, find_record, iter_records, remove_record
 from jupyter_apptainer.images.transfer import PART_PREFIX, Progress, Pulled, Settings, pull_image, push_image
 from jupyter_apptainer.places import Places
+from jupyter_apptainer.tasks.model import Task
+from jupyter_apptainer.tasks.stop import cancel_task, end_strays
+from jupyter_apptainer.tasks.store import get_task, iter_tasks
 from tests.laboratory import Lab
 from tests.registry import PASSWORD, USER, BreakingProxy, OciImage, Registry
 
@@ -89,15 +91,15 @@ def test_pushed_image_comes_back_byte_for_byte_with_progress(
 
         def note(progress: Progress) -> None:
             seen.append(progress)
-            if progress.done_bytes:
+            if progress.done:
                 proxy.end()
 
         # The engine may try once more, and then nobody listens.
         with pytest.raises(RegistryError, match=r"broke off|cannot be reached"):
             pull_image(lab.engine, lab.places, name, target, settings=lab.settings(), on_progress=note)
-    grown = [each for each in seen if each.done_bytes]
+    grown = [each for each in seen if each.done]
     assert grown
-    assert {each.total_bytes for each in grown} == {small_sif.stat().st_size}
+    assert {each.total for each in grown} == {small_sif.stat().st_size}
     assert not list(tmp_path.iterdir())
     assert pull(lab, uri, target) == Pulled(str(target), uri, digest, "downloaded")
     assert target.read_bytes() == small_sif.read_bytes()
@@ -240,10 +242,16 @@ def test_file_that_is_another_image_is_kept_unless_forced(
     assert find_record(lab.places, str(target)) is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
-def test_ended_pull_leaves_nothing_under_the_images_name(
-    number: signal.Signals, lab: Lab, registry: Registry, small_sif: Path, tmp_path: Path
-) -> None:
+@dataclass(frozen=True)
+class StalledPull:
+    """`jupyter apptainer image pull` of an image that does not come, and its task."""
+
+    process: subprocess.Popen[str]
+    task: Task
+
+
+@pytest.fixture
+def stalled_pull(lab: Lab, registry: Registry, small_sif: Path, tmp_path: Path) -> Iterator[StalledPull]:
     push_image(lab.engine, small_sif, f"oras://{registry.host}/lab/ended:1", settings=lab.settings())
     with BreakingProxy(registry.port, limit=400_000, is_stalling=True) as proxy:
         words = ["image", "pull", f"oras://{proxy.host}/lab/ended:1", str(tmp_path / "x.sif"), "--no-https"]
@@ -251,20 +259,48 @@ def test_ended_pull_leaves_nothing_under_the_images_name(
             [PROGRAM, *words], env=lab.environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert proxy.stalled.acquire(timeout=60)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        engines = [os.pidfd_open(int(child)) for child in children]
-        process.send_signal(number)
-        output, log = process.communicate(timeout=60)
-    for engine in engines:
-        # Where we were killed, the engine goes on until its connection ends.
-        assert select.select([engine], [], [], 60)[0]
-        os.close(engine)
-    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), log
+        (task,) = [task for task in iter_tasks(lab.places) if not task.is_over]
+        yield StalledPull(process, task)
+        process.communicate(timeout=60)
+        cancel_task(lab.places, task.id)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_interrupted_pull_leaves_nothing(
+    number: signal.Signals, stalled_pull: StalledPull, lab: Lab, tmp_path: Path
+) -> None:
+    stalled_pull.process.send_signal(number)
+    output, log = stalled_pull.process.communicate(timeout=60)
+    assert stalled_pull.process.returncode == 130, log
     assert not output
-    left = [path for path in tmp_path.iterdir() if not path.name.startswith(PART_PREFIX)]
-    assert not left
-    if number == signal.SIGKILL:
-        assert clean_images(lab.places, [tmp_path])
+    assert get_task(lab.places, stalled_pull.task.id).state == "cancelled"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
+def test_pull_goes_on_when_its_terminal_is_gone(
+    number: signal.Signals, stalled_pull: StalledPull, lab: Lab, tmp_path: Path
+) -> None:
+    stalled_pull.process.send_signal(number)
+    stalled_pull.process.communicate(timeout=60)
+    assert get_task(lab.places, stalled_pull.task.id).state == "running"
+    assert cancel_task(lab.places, stalled_pull.task.id).state == "cancelled"
+    assert not list(tmp_path.iterdir())
+
+
+def test_pull_whose_process_is_killed_leaves_nothing_under_the_images_name(
+    stalled_pull: StalledPull, lab: Lab, tmp_path: Path
+) -> None:
+    worker = stalled_pull.task.worker
+    assert worker
+    worker.send_signal(signal.SIGKILL)
+    _, log = stalled_pull.process.communicate(timeout=60)
+    assert stalled_pull.process.returncode == 1
+    assert "is gone" in log
+    assert all(process.wait_gone(60) for process in end_strays(lab.places))
+    left = list(tmp_path.iterdir())
+    assert all(path.name.startswith(PART_PREFIX) for path in left)
+    clean_images(lab.places, [tmp_path])
     assert not list(tmp_path.iterdir())
 
 

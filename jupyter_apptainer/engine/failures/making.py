@@ -20,7 +20,7 @@ ROWS: tuple[Rule, ...] = (
         "registry-login",
         r"(?i)\bunauthorized\b|authentication required|requested access to the resource is denied|403 Forbidden"
         r"|unable to retrieve auth token|invalid username/password",
-        e.RegistryError,
+        e.RegistryAuthError,
         "the registry does not let us have {subject}",
         _LOGIN,
     ),

@@ -58,17 +58,18 @@ def _check_origin(stage: Stage, folder: Path) -> Iterator[Finding]:
 def _check_copy(copy: FileCopy, folder: Path, beside: Path | None) -> Iterator[Finding]:
     if "{{" in copy.source:
         return
-    found = _expand(copy.source, folder)
+    found = expand_source(copy.source, folder)
     if not found:
         hint = _near(folder / copy.source)
-        if beside and beside != folder and _expand(copy.source, beside):
+        if beside and beside != folder and expand_source(copy.source, beside):
             hint = f"it is beside the definition file, but paths start from {folder}: run the command in {beside}"
         yield Finding(copy.line, "error", "file-missing", f"%files: there is no {copy.source}", hint)
     for path in found:
         yield from _check_links(copy, path)
 
 
-def _expand(source: str, folder: Path) -> list[Path]:
+def expand_source(source: str, folder: Path) -> list[Path]:
+    """Return the files and folders that a source of %files names."""
     pattern = os.path.join(folder, source)
     if os.path.lexists(pattern):
         return [Path(pattern)]
