@@ -78,6 +78,9 @@ def _iter_ours() -> Iterator[world.Process]:
 
 
 def _is_integration(item: pytest.Item) -> bool:
+    if "browser" in item.path.parts:
+        # Several tests share a server; what it leaves is seen at the end of the session.
+        return False
     return "integration" in item.path.parts or "engine" in getattr(item, "fixturenames", ())
 
 

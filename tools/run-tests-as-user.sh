@@ -41,6 +41,7 @@ share() {
 }
 own_cache=$(.venv/bin/python -m pip cache dir 2>/dev/null || true)
 [ -z "$own_cache" ] || share "$own_cache" "$home/.cache/pip" "$user"
+share jupyter_apptainer/labextension "$tree/jupyter_apptainer/labextension" "$user"
 for file in "$HOME/.config/pip/pip.conf" "$HOME/.pip/pip.conf"; do
   [ ! -e "$file" ] || install -m 600 -o "$user" "$file" "$home/.config/pip/pip.conf"
 done

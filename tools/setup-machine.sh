@@ -3,7 +3,7 @@
 # See to what a container engine needs and only an administrator can give. Quick and silent where nothing is missing;
 # otherwise uses root or sudo, or says what an administrator would have to do, and goes on: the engine brings its other
 # helpers along (`jupyter apptainer engine install`), and `jupyter apptainer doctor` has the last word.
-# With "tests" also to what only the tests need: an image registry, which they start themselves.
+# With "tests" also to what only the tests need: an image registry, which they start themselves, and a browser.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/machine.sh
@@ -25,3 +25,5 @@ can_open_fuse || open_fuse_to_all || true
 have openssl || install_packages openssl || warn "openssl is missing: $(describe_install openssl)"
 have docker-registry || [ -x out/registry/usr/bin/docker-registry ] || unpack_package docker-registry out/registry ||
   warn "docker-registry is missing, and the tests about registries will fail: $(describe_install docker-registry)"
+have chromium || install_packages chromium fonts-dejavu-core ||
+  warn "chromium is missing, and the tests in a browser will fail: $(describe_install chromium fonts-dejavu-core)"

@@ -26,15 +26,15 @@ Message = dict[str, Any]
 
 
 class Server:
-    """`jupyter server` in a process of its own. Ended by `end`, if nothing else has."""
+    """`jupyter server` or another program of its kind, in a process of its own. Ended by `end`, if nothing else has."""
 
-    def __init__(self, root: Path, *options: str) -> None:
+    def __init__(self, root: Path, *options: str, module: str = "jupyter_server") -> None:
         self.log: list[str] = []
         self.process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
-                "jupyter_server",
+                module,
                 "--no-browser",
                 "--allow-root",
                 "--ServerApp.port=0",

@@ -1,0 +1,210 @@
+"""The JupyterLab extension as people see it, in JupyterLab and in Jupyter Notebook."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import ROOT, TIMEOUT_MS, open_page, serve
+from tests.integration.server import Server
+from tests.integration.test_clients import write_notebook
+
+# What a person sees does not depend on who the person is.
+pytestmark = pytest.mark.user
+
+DEFINITION = """\
+Bootstrap: docker
+From: debian:12  # the base
+%arguments
+    WORD=hello
+%post
+    # as root
+    echo "{{ WORD }} $HOME"
+    echo a#b {{ WORD }} > /etc/word
+"""
+WRITE = "open('/opt/written', 'w').write('here')"
+TRANSLATION = "lab/api/settings/@jupyterlab/translation-extension:plugin"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def lab(folder: Path, labextension: Path, starter_kernel: str) -> Iterator[Server]:
+    with serve(folder, labextension, "jupyterlab") as server:
+        yield server
+
+
+def coloured(page: Page, text: str) -> None:
+    """The word is a token of its own, with a colour of its own."""
+    token = page.locator(".cm-line span", has_text=re.compile(f"^{re.escape(text)}$")).first
+    expect(token).to_be_visible()
+    assert token.get_attribute("class"), text
+
+
+def run_cell(page: Page) -> str:
+    """Run the first cell; returns what is shown below it."""
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".jp-CodeCell .jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]:"))
+    return page.locator(".jp-CodeCell .jp-OutputArea-output").first.inner_text()
+
+
+def wait_idle(page: Page) -> str:
+    """Wait until the notebook's kernel can take a cell; returns its id."""
+    page.wait_for_function(
+        """() => {
+            const session = window.jupyterapp?.shell.currentWidget?.sessionContext?.session;
+            return session?.kernel?.connectionStatus === 'connected' && session.kernel.status === 'idle';
+        }"""
+    )
+    return str(page.evaluate("jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"))
+
+
+def test_definition_files_and_cells_that_build_are_coloured(
+    lab: Server, browser: Browser, folder: Path, starter_kernel: str
+) -> None:
+    (folder / "box.def").write_text(DEFINITION)
+    write_notebook(
+        folder / "build.ipynb", f"%%apptainer build box.sif\n{DEFINITION}", "x = 1 % 2", kernel=starter_kernel
+    )
+    with open_page(browser, lab, "lab/tree/box.def?reset") as page:
+        for word in ("Bootstrap", "From", "%post", "{{ WORD }}", "# as root", "# the base"):
+            coloured(page, word)
+        expect(page.locator(".cm-line span", has_text="#b")).to_have_count(0)
+    with open_page(browser, lab, "lab/tree/build.ipynb?reset") as page:
+        wait_idle(page)
+        for word in ("Bootstrap", "%post", "{{ WORD }}"):
+            coloured(page, word)
+        # As soon as it builds no more, it is Python again.
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Control+Home")
+        page.keyboard.type("#")
+        expect(page.locator(".cm-line span", has_text=re.compile("^%post$"))).to_have_count(0)
+
+
+def test_the_status_bar_tells_the_phases_of_a_start_and_then_nothing(
+    lab: Server, browser: Browser, folder: Path, starter_kernel: str
+) -> None:
+    write_notebook(folder / "phases.ipynb", "1", kernel=starter_kernel)
+    with open_page(browser, lab, "lab?reset") as page:
+        page.wait_for_selector("#jp-main-statusbar")
+        page.wait_for_function("window.jupyterapp !== undefined")
+        page.evaluate(
+            """() => {
+                window.seen = [];
+                new MutationObserver(() => {
+                    for (const node of document.querySelectorAll('.jp-apptainer-status'))
+                        if (node.innerText) window.seen.push(node.innerText);
+                }).observe(document.getElementById('jp-main-statusbar'),
+                           {subtree: true, childList: true, characterData: true});
+            }"""
+        )
+        page.evaluate("jupyterapp.commands.execute('docmanager:open', {path: 'phases.ipynb'})")
+        wait_idle(page)
+        expect(page.locator(".jp-apptainer-status")).to_be_hidden()
+        seen = "\n".join(page.evaluate("window.seen"))
+        assert re.search(rf"^{starter_kernel}: starting the container \d+\.\d s$", seen, re.M), seen
+        assert re.search(rf"^{starter_kernel}: connecting to the kernel \d+\.\d s$", seen, re.M), seen
+
+
+def test_the_environment_form_changes_the_container_and_the_notebook(
+    lab: Server, browser: Browser, folder: Path, starter_kernel: str
+) -> None:
+    path = folder / "environment.ipynb"
+    write_notebook(path, WRITE, kernel=starter_kernel)
+    with open_page(browser, lab, "lab/tree/environment.ipynb?reset") as page:
+        before = wait_idle(page)
+        assert re.search("Read-only file system|Permission denied", run_cell(page))
+        page.get_by_role("button", name="Environment").click()
+        form = page.get_by_role("dialog")
+        expect(form.get_by_label("Image", exact=False)).to_be_focused()
+        form.get_by_label("NVIDIA GPU").select_option("no")
+        form.get_by_label("Overlays").fill("tmpfs\n")
+        for theme in ("JupyterLab Light", "JupyterLab Dark"):
+            page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+            expect(page.locator(f"body[data-jp-theme-name='{theme}']")).to_be_attached()
+            found = Axe().run(page, context=".jp-apptainer-form").response["violations"]
+            assert not [rule for rule in found if rule["impact"] in ("serious", "critical")], found
+        form.get_by_role("button", name="Save and start anew").click()
+        page.wait_for_function(
+            "id => { const s = jupyterapp.shell.currentWidget.sessionContext.session; return s?.kernel && s.kernel.id !== id; }",
+            arg=before,
+        )
+        assert wait_idle(page) != before
+        assert run_cell(page).strip() == "4"
+    assert json.loads(path.read_text())["metadata"]["apptainer"] == {"nv": False, "overlays": ["tmpfs"]}
+
+
+def test_the_extension_speaks_french(lab: Server, browser: Browser, folder: Path, starter_kernel: str) -> None:
+    write_notebook(folder / "french.ipynb", "1", kernel=starter_kernel)
+    lab.ask("PUT", TRANSLATION, {"raw": json.dumps({"locale": "fr_FR"})})
+    try:
+        with open_page(browser, lab, "lab/tree/french.ipynb?reset") as page:
+            page.get_by_role("button", name="Environnement").click()
+            form = page.get_by_role("dialog")
+            expect(form.get_by_label("Dossiers à monter")).to_be_visible()
+            expect(form.get_by_role("button", name="Enregistrer et redémarrer")).to_be_visible()
+            form.get_by_role("button", name="Annuler").click()
+            expect(form).to_be_hidden()
+    finally:
+        lab.ask("PUT", TRANSLATION, {"raw": "{}"})
+
+
+def test_the_form_is_there_in_jupyter_notebook(
+    folder: Path, labextension: Path, browser: Browser, starter_kernel: str
+) -> None:
+    write_notebook(folder / "seven.ipynb", WRITE, kernel=starter_kernel)
+    with (
+        serve(folder, labextension, "notebook") as server,
+        open_page(browser, server, "notebooks/seven.ipynb") as page,
+    ):
+        before = wait_idle(page)
+        page.get_by_role("button", name="Environment").click()
+        page.get_by_role("dialog").get_by_label("Overlays").fill("tmpfs")
+        page.keyboard.press("Tab")
+        page.get_by_role("button", name="Save and start anew").press("Enter")
+        page.wait_for_function(
+            "id => { const s = jupyterapp.shell.currentWidget.sessionContext.session; return s?.kernel && s.kernel.id !== id; }",
+            arg=before,
+        )
+        wait_idle(page)
+        assert run_cell(page).strip() == "4"
+
+
+def test_a_wheel_brings_the_built_extension(tmp_path: Path) -> None:
+    """Built as PyPI's would be, and looked at as JupyterLab does, from a prefix of its own and without node."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)],
+        check=True,
+        timeout=TIMEOUT_MS / 1000 * 4,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "content")
+    assert not [name for name in names if "node_modules" in name or name.startswith("labextension/")]
+    (data,) = (tmp_path / "content").glob("*.data/data")
+    assert (data / "share/jupyter/labextensions/jupyter-apptainer/install.json").exists()
+    listed = subprocess.run(
+        [sys.executable, "-m", "jupyter", "labextension", "list"],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "JUPYTER_PATH": str(data / "share/jupyter")},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=TIMEOUT_MS / 1000,
+        check=True,
+    ).stderr
+    assert re.search(r"jupyter-apptainer v\S+ \S*enabled\S* \S*OK", listed), listed
+    built = data / "share/jupyter/labextensions/jupyter-apptainer/static"
+    assert sum(path.stat().st_size for path in built.iterdir()) < 300_000
