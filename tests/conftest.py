@@ -25,7 +25,7 @@ from tests import world
 
 STARTER_KERNEL = "apptainer-starter"
 
-pytest_plugins = ("tests.gpu.world", "tests.laboratory")
+pytest_plugins = ("tests.examples", "tests.gpu.world", "tests.laboratory")
 
 _HOST_ENVIRONMENT = dict(os.environ)
 _HOST_KERNEL_FOLDERS = tuple(jupyter_path("kernels"))

@@ -56,10 +56,14 @@ class Package:
 def load_os_release(path: Path = Path("/etc/os-release")) -> dict[str, str]:
     """Read os-release(5)."""
     try:
-        lines = path.read_text().splitlines()
+        return parse_os_release(path.read_text())
     except OSError:
         return {}
-    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+
+
+def parse_os_release(text: str) -> dict[str, str]:
+    """Parse the text of an os-release(5)."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
     return {key: value.strip("\"'") for key, _, value in pairs}
 
 
@@ -74,13 +78,24 @@ def find_mirror() -> Mirror:
     return choose_mirror(listing, release.get("VERSION_CODENAME", ""), distribution)
 
 
+def load_archives() -> list[tuple[str, str]]:
+    """Return all that the host's apt reads, as (address, suite). Raises StepError."""
+    listing = run_step(("apt-get", "update", "--print-uris"), "ask apt for the host's archives").stdout
+    return parse_archives(listing)
+
+
+def parse_archives(listing: str) -> list[tuple[str, str]]:
+    """Parse the output of `apt-get update --print-uris`."""
+    matches = filter(None, map(_INRELEASE.match, listing.splitlines()))
+    return [(match["uri"], match["suite"]) for match in matches]
+
+
 def choose_mirror(listing: str, codename: str, distribution: str) -> Mirror:
     """Choose from the output of `apt-get update --print-uris` the archive that holds the distribution itself.
 
     Archives of security updates have other paths; those of third parties, other suites or no suite of updates.
     """
-    matches = filter(None, map(_INRELEASE.match, listing.splitlines()))
-    sources = [(match["uri"], match["suite"]) for match in matches]
+    sources = parse_archives(listing)
     own = [source for source in sources if _is_main_archive(source[0], distribution) and "-" not in source[1]]
     if not own:
         raise StepError(f"apt's configuration names no mirror of {distribution}")

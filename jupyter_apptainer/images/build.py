@@ -24,7 +24,8 @@ from ..errors import BuildError, CommandError, RecipeInvalid, SpecError
 from ..places import Places, make_private_dir
 from ..tasks.report import Report
 from .build_log import BuildLog, OnProgress
-from .host_settings import build_variables, load_host_settings, write_build_settings
+from .host_apt import find_apt_sources, write_apt_settings
+from .host_settings import MOUNT_POINT, build_variables, load_host_settings, write_build_settings
 from .pack import Packing
 from .preflight import check_debootstrap, check_space, check_target
 from .recipes.definition import parse_definition, resolve
@@ -48,9 +49,14 @@ _FAKED_LIBRARY = re.compile(
 class BuildOptions:
     """compression: a name in COMPRESSIONS. is_forced: replace an image of that name.
 
-    has_host_settings: the host's certificates, proxies and pip indexes reach %post, and do not stay. ca_bundle: the
-    certificates, by default those that SSL_CERT_FILE and the like name. epoch: seconds since 1970, for an image that does
-    not depend on the time at which it is made; None for SOURCE_DATE_EPOCH, and where that is not set, the time counts.
+    <<<<<<< HEAD
+        has_host_settings: the host's certificates, proxies and pip indexes reach %post, and do not stay. ca_bundle: the
+        certificates, by default those that SSL_CERT_FILE and the like name. epoch: seconds since 1970, for an image that does
+        not depend on the time at which it is made; None for SOURCE_DATE_EPOCH, and where that is not set, the time counts.
+    =======
+        has_host_settings: the host's certificates, proxies, pip indexes and apt mirror reach %post, and do not stay. ca_bundle: the
+        certificates, by default those that SSL_CERT_FILE and the like name.
+    >>>>>>> 4491a0a (Examples that are built by the tests; apt of a build knows the host's mirror)
     """
 
     compression: str = "lz4"
@@ -257,11 +263,18 @@ class _Build:
         if not self._options.has_host_settings:
             return build_engine_environment(self._environ, fixed) | added, ()
         settings = load_host_settings(self._environ, self._options.ca_bundle)
-        variables = {name: _escape(value) for name, value in build_variables(settings).items()} | fixed
+        apt = self._write_apt_settings(settings_folder, has_certificates=bool(settings.ca_bundle))
+        variables = {name: _escape(value) for name, value in (build_variables(settings) | apt).items()} | fixed
         env = build_engine_environment({**settings.proxies, **self._environ}, variables) | added
         if settings.ca_bundle:
             env["SSL_CERT_FILE"] = str(settings.ca_bundle)
-        return env, write_build_settings(settings, settings_folder, {})
+        return env, write_build_settings(settings, settings_folder, apt)
+
+    def _write_apt_settings(self, folder: Path, *, has_certificates: bool) -> dict[str, str]:
+        recipe = self._recipe
+        definition = resolve(parse_definition(recipe.definition), {**recipe.build_args, **recipe.secret_args})
+        sources = find_apt_sources(self._engine, definition, recipe.folder, build_engine_environment(self._environ))
+        return write_apt_settings(folder, MOUNT_POINT, sources, has_certificates=has_certificates) if sources else {}
 
     def _build_first(self, env: Mapping[str, str], binds: tuple[str, ...]) -> Command[None]:
         source = str(self._scratch / "recipe.def")

@@ -35,11 +35,23 @@ def _build_entry(state: StageState, entry: Instruction, command: Instruction | N
     if not entry.is_json:
         # Docker gives a shell's text no arguments, and leaves CMD out.
         return _exec(state, entry)
-    lines: list[str] = []
+    lines = _prepare_tini(state, entry)
     if command is not None and command.words:
         words = _quote(command.words) if command.is_json else _quote((*state.shell, command.words[0]))
         lines += [f"[ $# -gt 0 ] || set -- {words}"]
     return [*lines, f'exec {_quote(entry.words)} "$@"']
+
+
+def _prepare_tini(state: StageState, entry: Instruction) -> list[str]:
+    if entry.words[0].rpartition("/")[2] not in ("tini", "tini-static"):
+        return []
+    state.report(
+        entry,
+        "note",
+        "tini",
+        "tini is not process 1 here; it is told to look after orphans all the same (TINI_SUBREAPER)",
+    )
+    return ["export TINI_SUBREAPER=1"]
 
 
 def _build_command(state: StageState, command: Instruction) -> list[str]:

@@ -1,0 +1,52 @@
+"""The recipes in examples/, built once for all tests, on the starter image and from this host's mirror and indexes.
+
+Where a registry can be reached they begin with Debian's image; the arguments that lead to another one are part of each.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jupyter_apptainer.engine.locate import EngineInfo
+
+FOLDER = Path(__file__).resolve().parent.parent / "examples"
+BuildExample = Callable[[str], Path]
+
+# Options of `image build` behind the image's name; paths start from examples/NAME.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "nginx": ("--def", "nginx.def"),
+    "url-to-pdf": ("--def", "url-to-pdf.def"),
+    # The course's packages are large, so some small ones of the same authors stand for them.
+    "fastai-course": ("--def", "fastai.def", "--build-arg", "PACKAGES=fastcore fastprogress"),
+    "slurm-job": ("--dockerfile", "Dockerfile"),
+    "mpi": (".",),
+}
+
+
+def build_options(name: str, base: Path) -> list[str]:
+    """Return the options that build an example on an image of this machine."""
+    options = list(_OPTIONS[name])
+    if options[0] == "--def":
+        return [*options, "--build-arg", "BOOTSTRAP=localimage", "--build-arg", f"FROM={base}"]
+    return [*options, "--base", str(base)]
+
+
+@pytest.fixture(scope="session")
+def build_example(engine: EngineInfo, starter_image: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildExample:
+    """Build an example with the command line, once, and return its image."""
+    folder = tmp_path_factory.mktemp("examples")
+    program = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
+
+    def build(name: str) -> Path:
+        image = folder / f"{name}.sif"
+        if not image.exists():
+            argv = [program, "image", "build", image, *build_options(name, starter_image), "--host-settings"]
+            subprocess.run(argv, cwd=FOLDER / name, stdin=subprocess.DEVNULL, check=True, timeout=280)
+        return image
+
+    return build
