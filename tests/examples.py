@@ -45,7 +45,14 @@ def build_example(engine: EngineInfo, starter_image: Path, tmp_path_factory: pyt
     def build(name: str) -> Path:
         image = folder / f"{name}.sif"
         if not image.exists():
-            argv = [program, "image", "build", image, *build_options(name, starter_image), "--host-settings"]
+            argv: list[str | Path] = [
+                program,
+                "image",
+                "build",
+                image,
+                *build_options(name, starter_image),
+                "--host-settings",
+            ]
             subprocess.run(argv, cwd=FOLDER / name, stdin=subprocess.DEVNULL, check=True, timeout=280)
         return image
 

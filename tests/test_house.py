@@ -34,7 +34,7 @@ from jupyter_apptainer.policy import ApptainerPolicy, NotebookPolicy
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
 REFERENCE = ROOT / "docs/reference"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 
 # Doors that have commands of their own below them.
 GROUPS = frozenset({"engine", "kernel", "image", "overlay", "instance", "registry", "tasks"})

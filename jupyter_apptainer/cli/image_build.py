@@ -72,7 +72,7 @@ def add_build(commands: Any) -> None:
     parser.add_argument(
         "--host-settings",
         action="store_true",
-        help="let certificates, proxies and pip's indexes of this host reach the build; they do not stay in the image",
+        help="let certificates, proxies, pip's indexes and apt's mirror of this host reach the build; they do not stay in the image",
     )
     parser.add_argument("--ca-bundle", metavar="FILE", help="the certificates for --host-settings, in PEM format")
     parser.add_argument(
