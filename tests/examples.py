@@ -25,6 +25,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "fastai-course": ("--def", "fastai.def", "--build-arg", "PACKAGES=fastcore fastprogress"),
     "slurm-job": ("--dockerfile", "Dockerfile"),
     "mpi": (".",),
+    "reproducibility": ("--environment", "figures/environment.yml", "--pypi"),
 }
 
 

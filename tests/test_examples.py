@@ -74,6 +74,11 @@ def test_course_has_its_packages_and_a_server(build_example: BuildExample, ask: 
     assert ask(image, "jupyter", "server", "--version")
 
 
+def test_environment_has_the_packages_and_variables_that_it_names(build_example: BuildExample, ask: Ask) -> None:
+    code = "import os, numpy, scipy, tqdm; print(numpy.__version__.split('.')[0], os.environ['MPLBACKEND'])"
+    assert ask(build_example("reproducibility"), "python3", "-c", code) == "2 agg"
+
+
 def test_job_of_a_dockerfile_takes_its_arguments_as_with_docker(
     build_example: BuildExample, ask: Ask, tmp_path: Path
 ) -> None:

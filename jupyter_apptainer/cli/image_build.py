@@ -35,6 +35,7 @@ def add_build(commands: Any) -> None:
         "build analysis.sif --requirements requirements.txt",
         "build tool.sif --dockerfile Dockerfile --build-arg VERSION=2.1",
         "build course.sif . --base ./starter.sif",
+        "build work.sif --environment environment.yml --pypi",
         "build tool.sif --dockerfile Dockerfile --print > tool.def",
     )
     parser.add_argument("out", metavar="OUT", help="the image's file, such as analysis.sif")
@@ -46,6 +47,11 @@ def add_build(commands: Any) -> None:
     source.add_argument("--dockerfile", metavar="F", help="a Dockerfile; COPY takes from its folder")
     source.add_argument("--environment", metavar="F", help="an environment.yml; ipykernel is added")
     source.add_argument("--requirements", metavar="F", help="a requirements.txt or pyproject.toml; ipykernel is added")
+    parser.add_argument(
+        "--pypi",
+        action="store_true",
+        help="make an environment.yml without conda, of the packages that PyPI is known to have; others are named",
+    )
     parser.add_argument(
         "--build-arg", action="append", default=[], metavar="K=V", help="an argument of the recipe (again for more)"
     )
@@ -130,7 +136,13 @@ def _read_source(arguments: argparse.Namespace) -> RecipeSource:
         raise SpecError("give one of --def F, --dockerfile F, --environment F, --requirements F, or a FOLDER")
     build_args = dict(_split(text) for text in arguments.build_arg)
     path = Path(named[kind] if kind != "folder" else arguments.folder).expanduser()
+<<<<<<< HEAD
     return RecipeSource(kind, str(path), build_args, arguments.base)
+=======
+    if arguments.pypi and kind not in ("environment", "folder"):
+        raise SpecError("--pypi is for an environment.yml", hint="leave it out")
+    return load_recipe(kind, path, build_args=build_args, base=arguments.base, has_conda=not arguments.pypi)
+>>>>>>> 5c541ed (An environment.yml without conda, where PyPI is known to have the same)
 
 
 def _split(text: str) -> tuple[str, str]:

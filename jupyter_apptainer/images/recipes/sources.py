@@ -22,11 +22,13 @@ def load_recipe(
     build_args: Mapping[str, str] | None = None,
     base: str = "",
     environ: Mapping[str, str] | None = None,
+    has_conda: bool = True,
 ) -> Recipe:
     """Read and check a recipe; nothing is built.
 
     kind: what `path` is. "requirements" may also be a pyproject.toml. base: the image to begin with, where that is a choice:
     `NAME` of a registry, a URI, a file or folder, or "mirror" for a system made of the host's packages.
+    has_conda: false to make an environment.yml with pip, of what PyPI is known to have.
     Raises SpecError where there is nothing to read; what is wrong in it is among the recipe's findings.
     """
     match kind:
@@ -36,14 +38,14 @@ def load_recipe(
         case "dockerfile":
             return load_dockerfile(path, build_args, base=base)
         case "environment":
-            recipe = load_environment(path, base=base, environ=environ)
+            recipe = load_environment(path, base=base, environ=environ, has_conda=has_conda)
             refused = _refuse_arguments(build_args)
         case "requirements":
             load = load_project if path.name == "pyproject.toml" else load_requirements
             recipe = load(path, base=base, environ=environ)
             refused = _refuse_arguments(build_args)
         case "folder":
-            return load_folder(path, build_args, base=base, environ=environ)
+            return load_folder(path, build_args, base=base, environ=environ, has_conda=has_conda)
     return replace(recipe, findings=sort_findings([*recipe.findings, *refused]))
 
 

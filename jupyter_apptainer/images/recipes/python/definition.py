@@ -38,19 +38,31 @@ class Extras:
 
 
 def build_pip_definition(
-    system: BaseSystem, lines: Sequence[str], files: Iterable[str], extras: Extras, project: str = ""
+    system: BaseSystem,
+    lines: Sequence[str],
+    files: Iterable[str],
+    extras: Extras,
+    project: str = "",
+    *,
+    python: str = "",
+    variables: Mapping[str, str] | None = None,
 ) -> str:
-    """Return the definition for requirements. project: the folder below STAGING to install, or ""."""
+    """Return the definition for requirements.
+
+    project: the folder below STAGING to install, or "". python: the versions of Python that will do, as pip writes them.
+    variables: for the finished image.
+    """
     draft = _begin(system, files, extras)
     draft.post += _build_apt(system, extras.apt)
     draft.post += _choose_python()
+    draft.post += _check_python(python)
     if lines:
         draft.post += _write_file(f"{STAGING}/requirements.txt", "\n".join(lines))
         draft.post += ["echo '== Installing the Python packages'", f"( cd {STAGING} && {_PIP} -r requirements.txt )"]
     if project:
         draft.post += ["echo '== Installing the project'", f"{_PIP} {STAGING}/{project}"]
     draft.post += [f"python3 -c 'import ipykernel' 2>/dev/null || {_PIP} ipykernel"]
-    draft.environment = ['export PATH="/opt/venv/bin:$PATH"', "export LANG=C.UTF-8"]
+    draft.environment = ['export PATH="/opt/venv/bin:$PATH"', "export LANG=C.UTF-8", *_build_variables(variables)]
     return _finish(draft, system, extras)
 
 
@@ -86,7 +98,7 @@ def build_conda_definition(
         'export PATH="/opt/env/bin:$PATH"',
         "export CONDA_PREFIX=/opt/env",
         "export LANG=C.UTF-8",
-        *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
+        *_build_variables(variables),
     ]
     return _finish(draft, system, extras)
 
@@ -143,6 +155,21 @@ def _choose_python() -> list[str]:
         f"python3 -c 'import os, pip, sys, sysconfig; sys.exit(os.path.exists({managed}))' 2>/dev/null \\",
         "    || python3 -m venv /opt/venv",
     ]
+
+
+def _check_python(wanted: str) -> list[str]:
+    if not wanted:
+        return []
+    code = (
+        "import platform; from pip._vendor.packaging.specifiers import SpecifierSet; "
+        f"raise SystemExit(platform.python_version() not in SpecifierSet({wanted!r}))"
+    )
+    message = f"the recipe wants Python {wanted}, and this image has another: choose another with --base"
+    return [f"python3 -c {shlex.quote(code)} || {{ echo {shlex.quote(message)} >&2; exit 1; }}"]
+
+
+def _build_variables(variables: Mapping[str, str] | None) -> list[str]:
+    return [f"export {name}={shlex.quote(value)}" for name, value in (variables or {}).items()]
 
 
 def _write_file(path: str, text: str) -> list[str]:

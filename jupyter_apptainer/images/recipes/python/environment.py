@@ -18,10 +18,14 @@ _BUILD_PIN = re.compile(r"^[^=\s]+=[^=\s]+=[^=\s]+$")
 
 @dataclass
 class Environment:
-    """text: for conda. names: packages of conda. pip: what pip shall add. variables: for the finished image."""
+    """text: for conda. names: packages of conda. packages: as written, with their lines. pip: what pip shall add.
+
+    variables: for the finished image.
+    """
 
     text: str
     names: set[str] = field(default_factory=set)
+    packages: list[tuple[str, int]] = field(default_factory=list)
     pip: Requirements | None = None
     variables: dict[str, str] = field(default_factory=dict)
     python: str = ""
@@ -93,6 +97,7 @@ def _read_package(found: Environment, node: yaml.ScalarNode) -> None:
         return
     name = match["name"].lower()
     found.names.add(name)
+    found.packages.append((text, node.start_mark.line + 1))
     if name == "python":
         version = re.search(r"\d+(?:\.\d+)?", match["version"] or "")
         found.python = version[0] if version else ""

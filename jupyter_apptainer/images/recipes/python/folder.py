@@ -29,6 +29,7 @@ def load_folder(
     *,
     base: str = "",
     environ: Mapping[str, str] | None = None,
+    has_conda: bool = True,
 ) -> Recipe:
     """Read a folder: a definition file, else a Dockerfile, else an environment.yml, requirements.txt or pyproject.toml.
 
@@ -48,20 +49,28 @@ def load_folder(
         return load_dockerfile(dockerfile, build_args, base=base, folder=folder)
     extras, findings = _read_extras(folder, place)
     python, refusal = _read_runtime(place)
-    recipe = _load_python(place, folder, base, python, extras, environ)
+    recipe = _load_python(place, folder, base, python, extras, environ, has_conda)
     if build_args:
         refusal.append(Finding(0, "error", "argument-unused", "--build-arg means nothing for a Python environment"))
     return replace(recipe, findings=sort_findings([*recipe.findings, *findings, *refusal]))
 
 
 def _load_python(
-    place: Path, folder: Path, base: str, python: str, extras: Extras, environ: Mapping[str, str] | None
+    place: Path,
+    folder: Path,
+    base: str,
+    python: str,
+    extras: Extras,
+    environ: Mapping[str, str] | None,
+    has_conda: bool,
 ) -> Recipe:
     environment = _find(place, _ENVIRONMENTS)
     requirements = _find(place, ("requirements.txt",))
     project = _find(folder, ("pyproject.toml",))
     if environment:
-        recipe = load_environment(environment, base=base, folder=folder, extras=extras, environ=environ)
+        recipe = load_environment(
+            environment, base=base, folder=folder, extras=extras, environ=environ, has_conda=has_conda
+        )
         if requirements:
             note = Finding(
                 0, "note", "requirements-left-out", "requirements.txt is left out: environment.yml comes first"

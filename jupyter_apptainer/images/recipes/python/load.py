@@ -23,7 +23,8 @@ from ..findings import Finding, sort_findings
 from ..recipe import Recipe, check_translation, read_source, resolve_base
 from ..write import build_argument
 from .definition import STAGING, BaseSystem, Extras, build_conda_definition, build_pip_definition
-from .environment import parse_environment
+from .environment import Environment, parse_environment
+from .pypi import translate_packages
 from .requirements import Requirements
 
 if sys.version_info >= (3, 11):
@@ -66,17 +67,40 @@ def load_environment(
     folder: Path | None = None,
     extras: Extras | None = None,
     environ: Mapping[str, str] | None = None,
+    has_conda: bool = True,
 ) -> Recipe:
-    """Read an environment.yml. folder: of all files that it may name, by default its own. base: an image with micromamba, mamba or conda; "" for micromamba's own."""
-    if base == MIRROR:
-        raise SpecError("a system from the mirror has no conda", hint="choose an image that has one with --base")
+    """Read an environment.yml.
+
+    folder: of all files that it may name, by default its own. base: an image with micromamba, mamba or conda; "" for micromamba's own.
+    has_conda: whether conda makes the environment, or pip with what PyPI is known to have of it.
+    """
+    if base == MIRROR and has_conda:
+        raise SpecError(
+            "a system from the mirror has no conda", hint="choose an image that has one with --base, or add --pypi"
+        )
     place = (folder or path.parent).absolute()
     found = parse_environment(read_source(path), path.absolute(), place)
+    if not has_conda:
+        return _load_from_pypi(path, place, found, base, extras or Extras(), environ)
     system, arguments = choose_system(base or CONDA_IMAGE, CONDA_IMAGE, environ)
     files = found.pip.files if found.pip else []
     below = str(path.absolute().parent.relative_to(place))
     definition = build_conda_definition(system, found.text, below, files, found.variables, extras or Extras())
     return _conclude(path, place, definition, found.findings, arguments)
+
+
+def _load_from_pypi(
+    path: Path, place: Path, found: Environment, base: str, extras: Extras, environ: Mapping[str, str] | None
+) -> Recipe:
+    lines, wanted, findings = translate_packages(found.packages)
+    version, refusal = _choose_python("", wanted)
+    findings += [*found.findings, *refusal]
+    if any(finding.severity == "error" for finding in findings):
+        return Recipe(path, "", place, findings=sort_findings(findings))
+    system, arguments = choose_system(base, PYTHON_IMAGE.format(version=version), environ)
+    own, files = (found.pip.lines, found.pip.files) if found.pip else ([], [])
+    definition = build_pip_definition(system, [*lines, *own], files, extras, python=wanted, variables=found.variables)
+    return _conclude(path, place, definition, findings, arguments)
 
 
 def load_project(
