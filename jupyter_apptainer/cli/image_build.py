@@ -136,13 +136,9 @@ def _read_source(arguments: argparse.Namespace) -> RecipeSource:
         raise SpecError("give one of --def F, --dockerfile F, --environment F, --requirements F, or a FOLDER")
     build_args = dict(_split(text) for text in arguments.build_arg)
     path = Path(named[kind] if kind != "folder" else arguments.folder).expanduser()
-<<<<<<< HEAD
-    return RecipeSource(kind, str(path), build_args, arguments.base)
-=======
     if arguments.pypi and kind not in ("environment", "folder"):
         raise SpecError("--pypi is for an environment.yml", hint="leave it out")
-    return load_recipe(kind, path, build_args=build_args, base=arguments.base, has_conda=not arguments.pypi)
->>>>>>> 5c541ed (An environment.yml without conda, where PyPI is known to have the same)
+    return RecipeSource(kind, str(path), build_args, arguments.base, has_conda=not arguments.pypi)
 
 
 def _split(text: str) -> tuple[str, str]:

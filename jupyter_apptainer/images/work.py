@@ -34,10 +34,13 @@ class RecipeSource:
     path: str
     build_args: Mapping[str, str] = field(default_factory=dict)
     base: str = ""
+    has_conda: bool = True
 
     def load(self) -> Recipe:
         """Read and check it."""
-        return load_recipe(self.kind, Path(self.path), build_args=self.build_args, base=self.base)
+        return load_recipe(
+            self.kind, Path(self.path), build_args=self.build_args, base=self.base, has_conda=self.has_conda
+        )
 
 
 def plan_build(
