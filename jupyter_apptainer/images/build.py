@@ -49,14 +49,9 @@ _FAKED_LIBRARY = re.compile(
 class BuildOptions:
     """compression: a name in COMPRESSIONS. is_forced: replace an image of that name.
 
-    <<<<<<< HEAD
-        has_host_settings: the host's certificates, proxies and pip indexes reach %post, and do not stay. ca_bundle: the
-        certificates, by default those that SSL_CERT_FILE and the like name. epoch: seconds since 1970, for an image that does
-        not depend on the time at which it is made; None for SOURCE_DATE_EPOCH, and where that is not set, the time counts.
-    =======
-        has_host_settings: the host's certificates, proxies, pip indexes and apt mirror reach %post, and do not stay. ca_bundle: the
-        certificates, by default those that SSL_CERT_FILE and the like name.
-    >>>>>>> 4491a0a (Examples that are built by the tests; apt of a build knows the host's mirror)
+    has_host_settings: the host's certificates, proxies, pip indexes and apt mirror reach %post, and do not stay. ca_bundle: the
+    certificates, by default those that SSL_CERT_FILE and the like name. epoch: seconds since 1970, for an image that does
+    not depend on the time at which it is made; None for SOURCE_DATE_EPOCH, and where that is not set, the time counts.
     """
 
     compression: str = "lz4"
