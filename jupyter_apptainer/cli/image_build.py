@@ -108,6 +108,7 @@ def _build(arguments: argparse.Namespace) -> int:
         has_host_settings=arguments.host_settings or bool(arguments.ca_bundle),
         ca_bundle=Path(ca_bundle).expanduser() if ca_bundle else None,
         epoch=_find_epoch(arguments),
+        no_https=tuple(settings.no_https),
     )
     places = find_places()
     engine = get_engine(settings.engine_path or None, places=places)

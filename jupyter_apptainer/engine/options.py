@@ -202,11 +202,13 @@ def build_image_build(
     binds: Sequence[str] = (),
     is_sandbox: bool = False,
     is_forced: bool = False,
+    no_https: bool = False,
 ) -> Command[None]:
     """`build` from a definition file, an image or a URI to a SIF or a sandbox folder."""
     flags = list(build_flags(engine))
     flags += ["--sandbox"] if is_sandbox else []
     flags += ["--force"] if is_forced else []
+    flags += ["--no-https"] if no_https else []
     for bind in binds:
         flags += ["--bind", bind]
     for name, value in (build_args or {}).items():

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class BuildOptions:
     has_host_settings: the host's certificates, proxies, pip indexes and apt mirror reach %post, and do not stay. ca_bundle: the
     certificates, by default those that SSL_CERT_FILE and the like name. epoch: seconds since 1970, for an image that does
     not depend on the time at which it is made; None for SOURCE_DATE_EPOCH, and where that is not set, the time counts.
+    no_https: registries that speak plain http, as HOST or HOST:PORT; "*" is all.
     """
 
     compression: str = "lz4"
@@ -59,6 +60,7 @@ class BuildOptions:
     has_host_settings: bool = False
     ca_bundle: Path | None = None
     epoch: int | None = None
+    no_https: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,14 @@ def raise_for_errors(findings: tuple[Finding, ...], source: Path) -> None:
             hint="",
             log_tail=[each.render(source.name if each.line else "") for each in errors[1:]],
         )
+
+
+def is_plain_http(recipe: Recipe, no_https: Sequence[str]) -> bool:
+    """Say whether a recipe begins with an image of a registry that speaks plain http."""
+    definition = resolve(parse_definition(recipe.definition), {**recipe.build_args, **recipe.secret_args})
+    origins = [stage.get_header("from") for stage in definition.stages if stage.agent in ("docker", "oras")]
+    hosts = {origin.value.partition("/")[0] for origin in origins if origin}
+    return bool(hosts) and ("*" in no_https or not hosts.isdisjoint(no_https))
 
 
 Steps = Generator[Command[None], CommandError | None, None]
@@ -291,6 +301,7 @@ class _Build:
             mksquashfs_args=None if sandbox else COMPRESSIONS[self._options.compression],
             binds=binds,
             is_sandbox=bool(sandbox),
+            no_https=is_first and is_plain_http(self._recipe, self._options.no_https),
         )
         return replace(
             command,

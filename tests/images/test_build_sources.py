@@ -12,7 +12,7 @@ from jupyter_apptainer.engine.environment import build_engine_environment
 from jupyter_apptainer.engine.image_commands import build_push
 from jupyter_apptainer.engine.options import build_exec
 from jupyter_apptainer.engine.runner import Runner
-from jupyter_apptainer.images.build import build_image
+from jupyter_apptainer.images.build import build_image, is_plain_http
 from jupyter_apptainer.images.recipes.sources import load_recipe
 from tests.laboratory import Lab
 from tests.registry import OciImage, Registry
@@ -67,3 +67,21 @@ def test_image_is_built_from(agent: str, lab: Lab, find_source: Callable[[str], 
     # What the image says of its environment arrives, whatever it came in.
     is_oci = agent.startswith(("docker", "oci"))
     assert shown.split() == ["built", "tide"] if is_oci else ["built"]
+
+
+@pytest.mark.parametrize(
+    ("begins", "no_https", "expected"),
+    [
+        pytest.param("docker\nFrom: harbor.lab:5000/team/tool:1", ("harbor.lab:5000",), True, id="named"),
+        pytest.param("oras\nFrom: harbor.lab/team/tool:1", ("*",), True, id="all"),
+        pytest.param("docker\nFrom: debian:12", ("harbor.lab:5000",), False, id="another"),
+        pytest.param("docker\nFrom: harbor.lab/team/tool:1", (), False, id="none"),
+        pytest.param("localimage\nFrom: harbor.lab/tool.sif", ("harbor.lab", "*"), False, id="file"),
+    ],
+)
+def test_registry_is_asked_in_plain_http_where_the_settings_name_it(
+    begins: str, no_https: tuple[str, ...], expected: bool, tmp_path: Path
+) -> None:
+    definition = tmp_path / "recipe.def"
+    definition.write_text(f"Bootstrap: {begins}\n\n%labels\n    a b\n")
+    assert is_plain_http(load_recipe("def", definition), no_https) == expected

@@ -19,6 +19,9 @@ _ADDRESS = re.compile(r"^(https?|ftp)://")
 _REPOSITORY = re.compile(r"^(git@|git://|https?://.+\.git(#.*)?$)")
 _ARCHIVE = re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tbz2?|tar\.xz|txz)$")
 
+# Slim images have Python, and neither curl nor wget.
+_FETCH = "import sys, urllib.request; urllib.request.urlretrieve(*sys.argv[1:])"
+
 
 def add_copy(state: StageState, instruction: Instruction, context: Context, stage: str) -> None:
     """Translate one COPY or ADD. stage: the name of the stage that it copies from, "" for the build's folder."""
@@ -115,7 +118,9 @@ class _Task:
         self._state.is_scripted = True
         self._lines += [
             self._make_parent(path),
-            f"if command -v curl >/dev/null; then curl -fsSLo {path} {quoted}; else wget -qO {path} {quoted}; fi",
+            f"if command -v curl >/dev/null; then curl -fsSLo {path} {quoted}",
+            f"elif command -v wget >/dev/null; then wget -qO {path} {quoted}",
+            f"else python3 -c {shlex.quote(_FETCH)} {quoted} {path}; fi",
             f"chmod {shlex.quote(self._mode or '600')} {path}",
             *([f"chown {shlex.quote(self._owner)} {path}"] if self._owner else []),
         ]
