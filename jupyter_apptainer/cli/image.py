@@ -21,10 +21,12 @@ from ..images.catalogue import (
     load_image,
 )
 from ..images.cleaning import clean_engine_cache, clean_images
+from ..images.compare import PackageChange, compare_files, compare_packages
+from ..images.inventory import read_inventory
 from ..images.signing import sign_image, verify_image
 from ..kernels.usage import find_usage, map_kernels_to_images, remove_image
 from ..places import find_places
-from . import image_build, image_transfer
+from . import image_build, image_lock, image_transfer
 from .image_settings import find_engine_and_places, find_folders
 from .output import is_yes, print_json, print_note, print_table
 from .verbs import add_verb
@@ -46,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
     image_build.add_build(commands)
     _add_reading_verbs(commands)
     _add_signing_verbs(commands)
+    image_lock.add_lock(commands)
     image_transfer.add_verbs(commands)
     _add_removing_verbs(commands)
 
@@ -87,8 +90,14 @@ def _add_reading_verbs(commands: Any) -> None:
         commands,
         "image",
         "diff",
-        "in what two images differ: origin, labels, apps, definition",
+        "in what two images differ: origin, labels, apps, definition; with --files also packages and each file",
         "diff lab-2025.sif lab-2026.sif",
+        "diff --files lab-2025.sif lab-2026.sif",
+    )
+    diff.add_argument(
+        "--files",
+        action="store_true",
+        help="read both to their end and compare packages and files, still without a start",
     )
     diff.add_argument("first", metavar="A", help=_IMAGE)
     diff.add_argument("second", metavar="B", help=_IMAGE)
@@ -105,9 +114,15 @@ def _add_signing_verbs(commands: Any) -> None:
         "check who signed an image, and that it is as it was signed",
         "verify lab.sif",
         "verify --local lab.sif",
+        "verify --lock lab.lock.json lab.sif",
     )
     verify.add_argument("image", metavar="IMG", help=_IMAGE)
     verify.add_argument("--local", action="store_true", help="know the keys of this machine only; ask no key server")
+    verify.add_argument(
+        "--lock",
+        metavar="FILE",
+        help="instead, check that it is the image of a lock file or notebook, or say what differs",
+    )
     verify.add_argument("--json", action="store_true", help="print a list of objects, one for each signature")
     verify.set_defaults(func=_verify)
     sign = add_verb(
@@ -257,13 +272,34 @@ def _diff(arguments: argparse.Namespace) -> int:
     places = find_places()
     first, second = (load_image(places, find_image(places, name)) for name in (arguments.first, arguments.second))
     differences, lines = compare_images(first, second), compare_definitions(first, second)
+    contents = _compare_contents(first.path, second.path) if arguments.files else {}
     if arguments.json:
-        print_json({"differences": [asdict(each) for each in differences], "definition": lines})
+        print_json({"differences": [asdict(each) for each in differences], "definition": lines, **contents})
         return 0
     print_table(("", "A", "B"), [(each.topic, _show(each.first), _show(each.second)) for each in differences])
     if lines:
         print("\n" + "\n".join(lines))
+    if contents:
+        _print_contents(contents["packages"], contents["files"])
     return 0
+
+
+def _compare_contents(first: str, second: str) -> dict[str, Any]:
+    engine, _ = find_engine_and_places()
+    one, other = (read_inventory(engine, path) for path in (first, second))
+    changes = compare_packages(one.packages, other.packages)
+    return {"packages": [asdict(each) for each in changes], "files": asdict(compare_files(one, other))}
+
+
+def _print_contents(packages: list[dict[str, Any]], files: dict[str, Any]) -> None:
+    print(f"\npackages: {len(packages) or 'the same'}")
+    for line in image_lock.show_packages([PackageChange(**each) for each in packages]):
+        print(line)
+    count = sum(map(len, files.values()))
+    print(f"\nfiles: {count or 'the same'}")
+    for sign, name in (("-", "removed"), ("+", "added"), ("~", "changed")):
+        for line in image_lock.show_paths(sign, files[name]):
+            print(line)
 
 
 def _show(value: object) -> str:
@@ -278,6 +314,8 @@ def _show(value: object) -> str:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.lock:
+        return image_lock.verify_lock(arguments.image, arguments.lock, is_json=arguments.json)
     engine, places = find_engine_and_places()
     image = find_image(places, arguments.image)
     signers = verify_image(engine, image, os.environ, is_local=arguments.local)

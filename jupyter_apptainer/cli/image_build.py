@@ -12,11 +12,14 @@ from ..config import ApptainerConfig, load_config
 from ..engine.locate import get_engine
 from ..errors import SpecError
 from ..images.build import COMPRESSIONS, BuildOptions, check_build, raise_for_errors
+from ..images.lock import load_lock
 from ..images.recipes.sources import Kind
 from ..images.reproducible import load_epoch
 from ..images.work import RecipeSource, plan_build
-from ..places import find_places
+from ..places import Places, find_places
 from ..tasks.start import start_task
+from .image_lock import tell_rebuilt
+from .image_settings import find_folders
 from .output import print_note
 from .task_view import show_task
 from .verbs import add_verb
@@ -37,6 +40,7 @@ def add_build(commands: Any) -> None:
         "build course.sif . --base ./starter.sif",
         "build work.sif --environment environment.yml --pypi",
         "build tool.sif --dockerfile Dockerfile --print > tool.def",
+        "build again.sif --lock lab.lock.json",
     )
     parser.add_argument("out", metavar="OUT", help="the image's file, such as analysis.sif")
     parser.add_argument(
@@ -47,6 +51,12 @@ def add_build(commands: Any) -> None:
     source.add_argument("--dockerfile", metavar="F", help="a Dockerfile; COPY takes from its folder")
     source.add_argument("--environment", metavar="F", help="an environment.yml; ipykernel is added")
     source.add_argument("--requirements", metavar="F", help="a requirements.txt or pyproject.toml; ipykernel is added")
+    source.add_argument(
+        "--lock",
+        metavar="F",
+        help="a lock file or a notebook with a lock: the same recipe, bases and versions again, and what differs in the end; "
+        "FOLDER: where the recipe's files are (default: beside F)",
+    )
     parser.add_argument(
         "--pypi",
         action="store_true",
@@ -91,7 +101,8 @@ def add_build(commands: Any) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    source = _read_source(arguments)
+    places = find_places()
+    source = _read_source(arguments, places)
     recipe = source.load()
     for finding in recipe.findings:
         if finding.severity != "error":
@@ -110,7 +121,6 @@ def _build(arguments: argparse.Namespace) -> int:
         epoch=_find_epoch(arguments),
         no_https=tuple(settings.no_https),
     )
-    places = find_places()
     engine = get_engine(settings.engine_path or None, places=places)
     spec = plan_build(source, Path(arguments.out), options, engine=engine.path, recipe=recipe)
     # Said here, and not by a task that then fails.
@@ -121,6 +131,8 @@ def _build(arguments: argparse.Namespace) -> int:
         return 0
     built = show_task(places, started)
     print(built["path"])
+    if source.kind == "lock":
+        tell_rebuilt(engine, places, load_lock(Path(source.path)), Path(built["path"]))
     print_note(f"{built['size_bytes'] / 2**20:.0f} MiB in {built['duration_s']:.0f} s; log: {built['log']}")
     return 0
 
@@ -130,12 +142,17 @@ def _find_epoch(arguments: argparse.Namespace) -> int | None:
     return int(time.time()) if epoch is None and arguments.reproducible else epoch
 
 
-def _read_source(arguments: argparse.Namespace) -> RecipeSource:
+def _read_source(arguments: argparse.Namespace, places: Places) -> RecipeSource:
+    build_args = dict(_split(text) for text in arguments.build_arg)
+    if arguments.lock:
+        if build_args or arguments.base or arguments.pypi:
+            raise SpecError("--build-arg, --base and --pypi mean nothing with --lock: the lock says what is built")
+        images = tuple(str(folder) for folder in find_folders(places))
+        return RecipeSource("lock", arguments.lock, folder=arguments.folder or "", image_dirs=images)
     named = {kind: getattr(arguments, "def_" if kind == "def" else kind) for kind in _KINDS}
     kind: Kind = next((each for each in _KINDS if named[each]), "folder")
     if (kind == "folder") == (arguments.folder is None):
-        raise SpecError("give one of --def F, --dockerfile F, --environment F, --requirements F, or a FOLDER")
-    build_args = dict(_split(text) for text in arguments.build_arg)
+        raise SpecError("give one of --def F, --dockerfile F, --environment F, --requirements F, --lock F, or a FOLDER")
     path = Path(named[kind] if kind != "folder" else arguments.folder).expanduser()
     if arguments.pypi and kind not in ("environment", "folder"):
         raise SpecError("--pypi is for an environment.yml", hint="leave it out")

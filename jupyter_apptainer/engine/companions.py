@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO
 
 from ..errors import FuseHelperMissing
 from .command import Completed
 from .locate import EngineInfo
-from .step import build_step_environment, run_step
+from .step import StepError, build_step_environment, run_step
 
+_MAX_ERROR_BYTES = 1 << 16
 # What Debian and Fedora call the package of each program.
 _PACKAGES: Mapping[str, str] = {
     "e2fsck": "e2fsprogs",
@@ -45,12 +50,47 @@ def run_companion(
 
     Raises StepError for an exit status that is not in `ok_codes`, CommandTimeout, and FuseHelperMissing where it is not there.
     """
-    program = find_companion(engine, argv[0])
+    program = get_companion(engine, argv[0], title)
+    return run_step((program, *argv[1:]), title, timeout_s=timeout_s, cwd=cwd, ok_codes=ok_codes)
+
+
+@contextmanager
+def stream_companion(engine: EngineInfo, argv: Sequence[str], title: str) -> Iterator[IO[bytes]]:
+    """Run one of them and yield its standard output, as bytes while they come; it is ended where the block ends before it.
+
+    Raises StepError for an exit status other than 0, and FuseHelperMissing where it is not there.
+    """
+    program = get_companion(engine, argv[0], title)
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            (program, *argv[1:]),
+            env=build_step_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+        with process:
+            assert process.stdout is not None
+            try:
+                yield process.stdout
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
+            errors.seek(0)
+            lines = errors.read(_MAX_ERROR_BYTES).decode("utf-8", "replace").strip().splitlines()
+            reason = lines[-1] if lines else f"exit status {process.returncode}"
+            raise StepError(f"could not {title}: {reason}", lines)
+
+
+def get_companion(engine: EngineInfo, name: str, title: str) -> str:
+    """Return the path of a program. Raises FuseHelperMissing. title: what it is needed for, for the message."""
+    program = find_companion(engine, name)
     if program is None:
-        package = _PACKAGES.get(argv[0], argv[0])
+        package = _PACKAGES.get(name, name)
         raise FuseHelperMissing(
-            f"could not {title}: {argv[0]} is not installed",
+            f"could not {title}: {name} is not installed",
             hint=f"`sudo apt-get install {package}` or `sudo dnf install {package}`, "
             "or `jupyter apptainer engine install --force`",
         )
-    return run_step((program, *argv[1:]), title, timeout_s=timeout_s, cwd=cwd, ok_codes=ok_codes)
+    return program

@@ -10,9 +10,9 @@ import os
 import pwd
 from collections.abc import Mapping, Sequence
 
-from ..errors import EngineOutputError, FuseHelperMissing
+from ..errors import EngineOutputError
 from .command import Command, Completed, returns_nothing
-from .companions import find_companion
+from .companions import get_companion
 from .locate import EngineInfo, has_subordinate_ids, load_capabilities
 from .step import find_program
 
@@ -21,9 +21,7 @@ def build_pack(
     engine: EngineInfo, folder: str, target: str, env: Mapping[str, str], *, offset: int, arguments: Sequence[str]
 ) -> Command[None]:
     """Write the folder as a squashfs into `target`, behind `offset` bytes that are left free for a header."""
-    program = find_companion(engine, "mksquashfs")
-    if program is None:
-        raise FuseHelperMissing(f"could not pack {target}: mksquashfs is not installed")
+    program = get_companion(engine, "mksquashfs", f"pack {target}")
     flags = ("-noappend", "-no-progress", "-quiet", "-offset", str(offset))
     argv = (*build_namespace(), program, folder, target, *flags, *arguments)
     return Command(argv, env, returns_nothing, f"pack {target}", folder, timeout_s=None)

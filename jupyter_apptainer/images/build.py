@@ -25,13 +25,17 @@ from ..places import Places, make_private_dir
 from ..tasks.report import Report
 from .build_log import BuildLog, OnProgress
 from .host_apt import find_apt_sources, write_apt_settings
-from .host_settings import MOUNT_POINT, build_variables, load_host_settings, write_build_settings
+from .host_settings import MOUNT_POINT, build_variables, find_ca_bundle, load_host_settings, write_build_settings
+from .ingredients import BaseDigests, make_record
 from .pack import Packing
+from .pinned import restore_folder, restore_text
+from .pins import write_pins
 from .preflight import check_debootstrap, check_space, check_target
 from .recipes.definition import parse_definition, resolve
 from .recipes.findings import Finding, sort_findings
 from .recipes.recipe import Recipe
 from .reproducible import build_epoch_variables, load_epoch
+from .sif_write import Text, append_text
 from .starter import remove_build_folder, scrub_sandbox
 
 # For mksquashfs. Blocks of 32 KiB spare memory in the program that mounts the image; lz4 unpacks fastest.
@@ -215,6 +219,7 @@ class _Build:
         self._scratch = _find_scratch(places, self._environ) / f"build-{secrets.token_hex(4)}"
         self._fresh = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}")
         self._findings: tuple[Finding, ...] = ()
+        self._texts: tuple[Text, ...] = ()
         self._started = time.monotonic()
         self.log = BuildLog(places.cache / "builds", self._target.stem, on_progress, report)
 
@@ -232,6 +237,7 @@ class _Build:
         self._findings = check_build(self._recipe, self._target, self._places, self._options, self._environ)
         raise_for_errors(self._findings, self._recipe.source)
         self.log.open()
+        self._texts = (self._make_record(),)
         env, binds = self._prepare()
         first = self._build_first(env, binds)
         error = yield first
@@ -245,6 +251,8 @@ class _Build:
 
     def conclude(self) -> BuiltImage:
         """Give the image its name."""
+        for text in () if self._needs_folder else self._texts:
+            append_text(self._fresh, text)
         self._fresh.replace(self._target)
         return BuiltImage(
             path=self._target,
@@ -266,9 +274,12 @@ class _Build:
         added = {"APPTAINER_TMPDIR": str(temporary)}
         fixed = build_epoch_variables(self._epoch) if self._epoch is not None else {}
         if not self._options.has_host_settings:
-            return build_engine_environment(self._environ, fixed) | added, ()
+            fixed |= self._write_pins(settings_folder, {})
+            binds = (f"{settings_folder}:{MOUNT_POINT}",) if self._recipe.pins else ()
+            return build_engine_environment(self._environ, fixed) | added, binds
         settings = load_host_settings(self._environ, self._options.ca_bundle)
         apt = self._write_apt_settings(settings_folder, has_certificates=bool(settings.ca_bundle))
+        fixed |= self._write_pins(settings_folder, apt)
         variables = {name: _escape(value) for name, value in (build_variables(settings) | apt).items()} | fixed
         env = build_engine_environment({**settings.proxies, **self._environ}, variables) | added
         if settings.ca_bundle:
@@ -280,6 +291,16 @@ class _Build:
         definition = resolve(parse_definition(recipe.definition), {**recipe.build_args, **recipe.secret_args})
         sources = find_apt_sources(self._engine, definition, recipe.folder, build_engine_environment(self._environ))
         return write_apt_settings(folder, MOUNT_POINT, sources, has_certificates=has_certificates) if sources else {}
+
+    def _write_pins(self, folder: Path, apt: Mapping[str, str]) -> dict[str, str]:
+        """Write the versions that a lock asks for. apt: the variables of a configuration of apt that is there already."""
+        if not self._recipe.pins:
+            return {}
+        found = write_pins(self._recipe.pins, folder / "pins", f"{MOUNT_POINT}/pins")
+        if apt and found.pop("APT_CONFIG", ""):
+            with (folder / "apt/apt.conf").open("a", encoding="utf-8") as stream:
+                stream.write((folder / "pins/apt.conf").read_text(encoding="utf-8"))
+        return found
 
     def _build_first(self, env: Mapping[str, str], binds: tuple[str, ...]) -> Command[None]:
         source = str(self._scratch / "recipe.def")
@@ -314,13 +335,24 @@ class _Build:
         """Make the image of the folder, when all is removed from it that must not stay."""
         folder = self._scratch / "image"
         if self._recipe.secret_args:
-            scrub_sandbox(folder, self._recipe.definition)
-        packing = Packing(self._engine, folder, self._fresh, env, epoch=self._epoch)
+            scrub_sandbox(folder, restore_text(self._recipe.definition, self._recipe.pinned))
+        restore_folder(folder, self._recipe.pinned)
+        packing = Packing(self._engine, folder, self._fresh, env, epoch=self._epoch, texts=self._texts)
         self.log.begin("Compressing")
         error = yield packing.build_command(COMPRESSIONS[self._options.compression])
         if error:
             raise self._explain(error)
         packing.conclude()
+
+    def _make_record(self) -> Text:
+        bundle = self._options.ca_bundle or find_ca_bundle(self._environ)
+        return make_record(
+            self._recipe,
+            BaseDigests(self._engine, self._places, self._environ, str(bundle) if bundle else None),
+            compression=self._options.compression,
+            epoch=self._epoch,
+            has_host_settings=self._options.has_host_settings,
+        ).to_text()
 
     def _explain(self, error: CommandError) -> CommandError:
         self.log.close()

@@ -12,12 +12,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..engine.locate import get_engine
+from ..places import find_places
 from ..tasks.model import TaskSpec
 from ..tasks.report import Report
 from .build import BuildOptions, build_image
+from .catalogue import list_images
+from .lock import load_lock
+from .rebuild import choose_options, load_locked_recipe
 from .recipes.check_files import expand_source
 from .recipes.definition import parse_definition, resolve
 from .recipes.recipe import Recipe
@@ -28,19 +32,34 @@ from .transfer import Progress, Settings, pull_image, push_image
 
 @dataclass(frozen=True)
 class RecipeSource:
-    """A recipe as a person names it; `load_recipe` tells what the fields mean."""
+    """A recipe as a person names it; `load_recipe` tells what the fields mean.
 
-    kind: Kind
+    kind "lock": the recipe of a lock file or notebook, whose files are in `folder`, by default its own; a base may be in
+    `image_dirs` under another name.
+    """
+
+    kind: Kind | Literal["lock"]
     path: str
     build_args: Mapping[str, str] = field(default_factory=dict)
     base: str = ""
     has_conda: bool = True
+    folder: str = ""
+    image_dirs: tuple[str, ...] = ()
 
     def load(self) -> Recipe:
         """Read and check it."""
+        if self.kind == "lock":
+            return self._load_locked()
         return load_recipe(
             self.kind, Path(self.path), build_args=self.build_args, base=self.base, has_conda=self.has_conda
         )
+
+    def _load_locked(self) -> Recipe:
+        path, places = Path(os.path.abspath(self.path)), find_places()
+        images = list_images(places, map(Path, self.image_dirs))
+        folder = Path(os.path.abspath(self.folder or path.parent))
+        files = (image.path for image in images if image.kind == "sif")
+        return load_locked_recipe(load_lock(path), path, folder, files, places)
 
 
 def plan_build(
@@ -57,13 +76,15 @@ def plan_build(
     """
     found = recipe or source.load()
     chosen = options or BuildOptions()
+    if source.kind == "lock":
+        chosen = choose_options(load_lock(Path(source.path)), chosen)
     path = os.path.abspath(target)
     return TaskSpec(
         kind="image-build",
         title=f"build {Path(path).name}",
         work=f"{__name__}:run_build",
         args={
-            "source": asdict(source) | {"path": os.path.abspath(source.path)},
+            "source": asdict(source) | _make_absolute(source),
             "target": path,
             "options": {name: _to_json(value) for name, value in vars(chosen).items()},
             "engine": engine,
@@ -169,6 +190,10 @@ def _keep(settings: Settings) -> dict[str, Any]:
 
 def _restore(args: Mapping[str, Any]) -> Settings:
     return Settings(no_https=tuple(args["no_https"]), ca_bundle=args["ca_bundle"], compression=args["compression"])
+
+
+def _make_absolute(source: RecipeSource) -> dict[str, str]:
+    return {name: os.path.abspath(path) for name in ("path", "folder") if (path := getattr(source, name))}
 
 
 def _to_json(value: object) -> object:

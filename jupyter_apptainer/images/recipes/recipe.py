@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import SpecError
+from ..packages import Package
 from .base import MIRROR
 from .check import check_definition
 from .check_files import check_files
@@ -17,11 +18,25 @@ from .findings import Finding, sort_findings
 
 
 @dataclass(frozen=True)
+class PinnedBase:
+    """A `From:` that names an image by its digest, or a file that it is in now, and what somebody wrote there.
+
+    line, written: the whole line in the definition, now and before. value, original: the names, with arguments replaced.
+    """
+
+    line: str
+    written: str
+    value: str
+    original: str
+
+
+@dataclass(frozen=True)
 class Recipe:
     """source: the file or folder that it was read from. definition: "" where an error keeps it from being made.
 
     folder: where relative paths start from. build_args: for the engine, which replaces them in the definition.
     secret_args: the same, for what must not stay in the image, such as a mirror's name.
+    pinned: bases that a lock has replaced. pins: packages that scripts shall install in these versions.
     """
 
     source: Path
@@ -30,6 +45,8 @@ class Recipe:
     build_args: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     secret_args: Mapping[str, str] = field(default_factory=dict)
+    pinned: tuple[PinnedBase, ...] = ()
+    pins: tuple[Package, ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
