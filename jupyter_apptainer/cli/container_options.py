@@ -40,6 +40,7 @@ def add_container_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--network", choices=["host", "none"], help=FIELDS["network"].description)
     group.add_argument("--instance", metavar="kernel|shared:NAME", help=FIELDS["instance"].description)
     group.add_argument("--persist", metavar="TIME|true|false", help=FIELDS["persist"].description)
+    group.add_argument("--preload", action="append", metavar="MODULE", help=FIELDS["preload"].description)
     group.add_argument(
         "--command", metavar="WORDS", help=FIELDS["command"].description + " All words in one pair of quotes."
     )
@@ -73,7 +74,7 @@ def build_config(arguments: argparse.Namespace) -> dict[str, object]:
         config["resources"] = {name: _read_number(limit) for name, limit in limits.items() if limit is not None}
     if arguments.command is not None:
         config["command"] = _split_command(arguments.command)
-    for option, field in (("inherit_env", "inherit_env"), ("extra_flag", "extra_flags")):
+    for option, field in (("inherit_env", "inherit_env"), ("preload", "preload"), ("extra_flag", "extra_flags")):
         if getattr(arguments, option) is not None:
             config[field] = getattr(arguments, option)
     if arguments.persist is not None:

@@ -33,7 +33,7 @@ PROBE_TIMEOUT_S = 120.0
 # Where a container sees the packages that are lent to it: beside the engine's own /.singularity.d.
 LENT_DIR = "/.jupyter-apptainer/ipykernel"
 
-_FORMAT = 3
+_FORMAT = 4
 _MARKER = "jupyter-apptainer-probe:"
 _SCRIPT = Path(__file__).with_name("probe_script.py")
 _MISSING = re.compile(r"executable file not found in \$PATH|stat \S+: no such file or directory")
@@ -56,7 +56,8 @@ class ImageProbe:
     first use, absolute paths in the container. duration_s: how long the probe took.
     abi, libc, machine: which compiled packages would fit, as in "cp311", "glibc2.36", "x86_64"; abi is None for other
     Pythons than CPython. packages: what is installed, asked for only where there is no ipykernel. lent: the folder of
-    the host with the ipykernel that is lent to this image; None where it has its own, or none.
+    the host with the ipykernel that is lent to this image; None where it has its own, or none. is_start_free: an
+    instance of the image runs nothing of its own when it starts, so that something of ours can take that place.
     """
 
     program: str
@@ -74,6 +75,7 @@ class ImageProbe:
     packages: Mapping[str, str] = field(default_factory=dict)
     lent: str | None = None
     start_files: tuple[str, ...] = ()
+    is_start_free: bool = False
     duration_s: float = 0.0
 
     @property
@@ -85,6 +87,12 @@ class ImageProbe:
     def has_curve(self) -> bool:
         """The kernel can encrypt its connection: ipykernel 7.3 brought CurveZMQ."""
         return self.ipykernel is not None and _version_tuple(self.ipykernel) >= (7, 3)
+
+    @property
+    def can_fork(self) -> bool:
+        """Kernels of the image can come from a fork server, which is its instance's main process."""
+        is_fit = self.implementation == "CPython" and _version_tuple(self.python_version or "") >= (3, 8)
+        return is_fit and self.is_start_free and self.ipykernel is not None and self.problem is None
 
 
 def is_python_command(command: Sequence[str]) -> bool:

@@ -118,6 +118,16 @@ def list_packages():
     return found
 
 
+def is_start_free():
+    # The engine writes a script of comments where an image's definition has none.
+    try:
+        with open("/.singularity.d/startscript") as stream:
+            lines = [line.strip() for line in stream]
+    except (IOError, OSError, UnicodeError):  # noqa: UP024
+        return False
+    return not [line for line in lines if line and not line.startswith("#")]
+
+
 def probe():
     if "" in sys.path:
         sys.path.remove("")
@@ -143,6 +153,7 @@ def probe():
         "machine": platform.machine(),
         "packages": {} if has_ipykernel else list_packages(),
         "start_files": keep_files(mapped + list_module_files() + list_mapped()) if has_ipykernel else [],
+        "is_start_free": is_start_free(),
         "folders": [path for path in sys.path if os.path.isdir(path)],
     }
 

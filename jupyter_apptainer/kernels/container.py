@@ -14,11 +14,11 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import IO, Any
 
 from ..engine.command import strip_ansi
 from ..engine.environment import build_engine_environment
-from ..engine.options import build_exec, build_instance_start
+from ..engine.options import build_exec
 from ..engine.runner import spawn
 from ..errors import KernelTimeout
 from ..instances import keeper, ledger
@@ -34,10 +34,11 @@ from . import connection as connections
 from .adopted import AdoptedProcess, EngineProcess
 from .entry import build_entry
 from .folders import make_folders
+from .forked import ForkedKernel, NotForked, fork_kernel
 from .guard import KernelGuard, start_guard
 from .limits import running_on
 from .outcome import explain_end
-from .plan import INSTANCE_LOG, KERNEL_LOG, LaunchPlan
+from .plan import INSTANCE_LOG, KERNEL_LOG, LaunchPlan, build_start
 from .progress import Progress
 from .read_ahead import read_ahead
 from .resume import save_plan
@@ -109,17 +110,8 @@ class ContainerKernel:
         # The kernel will live in our own cgroup, or below it.
         oom = OomRecord.note(os.getpid())
         with open(self._path(KERNEL_LOG), "ab", opener=_private) as log:
-            command = build_exec(
-                self.plan.engine,
-                f"instance://{self.plan.instance_name}",
-                self.plan.kernel_command,
-                build_engine_environment(self._environ, self.plan.container_env),
-                options=self.plan.options,
-                cwd=self.plan.cwd,
-            )
             self._log_start = log.tell()
-            with running_on(self.plan.resources.processors):
-                self.process = spawn(command, stdout=log, stderr=log)
+            self.process = await self._fork(timeout_s) or self._join_instance(log)
         self._record(process=ProcessIdentity.find(self.process.pid), kernel=None)
         if not self._helpers:
             # While the kernel comes up: its instance is complete now.
@@ -128,6 +120,33 @@ class ContainerKernel:
             await self._give_up(timeout_s, oom)
         self._record(kernel=self.find_kernel())
         self._start_guard(connection)
+
+    async def _fork(self, timeout_s: float) -> ForkedKernel | None:
+        """Have the instance's fork server start the kernel; None where it cannot."""
+        if self.plan.fork_server is None or self.instance is None:
+            return None
+        try:
+            forked = await fork_kernel(self.plan, self.instance, self._path(KERNEL_LOG), timeout_s)
+        except NotForked as reason:
+            self.log.warning("Instance %s starts this kernel without its fork server: %s", self.instance.name, reason)
+            return None
+        for module, problem in forked.left_out.items():
+            self.log.warning("Instance %s did not preload %s: %s", self.instance.name, module, problem)
+        self._kernel = forked.kernel.identity
+        return forked.kernel
+
+    def _join_instance(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start the kernel as a process that joins the instance."""
+        command = build_exec(
+            self.plan.engine,
+            f"instance://{self.plan.instance_name}",
+            self.plan.kernel_command,
+            build_engine_environment(self._environ, self.plan.container_env),
+            options=self.plan.options,
+            cwd=self.plan.cwd,
+        )
+        with running_on(self.plan.resources.processors):
+            return spawn(command, stdout=log, stderr=log)
 
     def _start_guard(self, connection: Mapping[str, Any]) -> None:
         kernel = self.find_kernel()
@@ -182,11 +201,12 @@ class ContainerKernel:
             remove_tree(self.plan.scratch_dir)
         make_folders(self.plan)
         entry = self._begin_entry()
-        command = build_instance_start(
+        command = build_start(
             self.plan.engine,
             self.plan.image,
             self.plan.instance_name,
             self.plan.options,
+            self.plan.fork_server,
             build_engine_environment(self._environ, self.plan.container_env),
         )
         try:
@@ -280,6 +300,8 @@ class ContainerKernel:
             return self._kernel
         if self.process is None or self.process.poll() is not None or self.instance is None:
             return None
+        if isinstance(self.process, ForkedKernel):
+            return self.process.identity
         self._kernel = find_joined(self.process.pid, self.instance.pid_namespace)
         return self._kernel
 

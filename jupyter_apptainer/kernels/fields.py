@@ -36,6 +36,7 @@ HOME_PATTERN = rf"^(?:host|none|[/~$.]{_PLAIN}*)$"
 INHERIT_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*\*?$"
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 INSTANCE_PATTERN = r"^(?:kernel|shared:[A-Za-z0-9][A-Za-z0-9_-]{0,31})$"
+MODULE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*$"
 PERSIST_PATTERN = r"^[1-9][0-9]{0,5}[smhd]$"
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
@@ -43,7 +44,6 @@ _SHOWN_CHARACTERS = 100
 
 # Fields of later versions, with the values that ask for nothing.
 UNBUILT: Mapping[str, tuple[object, ...]] = {
-    "preload": ([], None),
     "scheduler": (None,),
 }
 
@@ -247,6 +247,12 @@ def _parse_word(path: str, value: object, problems: Problems) -> object:
     return value
 
 
+def _parse_module(path: str, value: object, problems: Problems) -> object:
+    if not isinstance(value, str) or not re.fullmatch(MODULE_PATTERN, value):
+        problems.add(path, value, "the name of a Python module, as in numpy or matplotlib.pyplot")
+    return value
+
+
 def _parse_inherited(path: str, value: object, problems: Problems) -> object:
     if not isinstance(value, str) or not re.fullmatch(INHERIT_PATTERN, value):
         problems.add(path, value, "the name of a variable, or the beginning of names and a star: PREFIX_*")
@@ -385,6 +391,12 @@ FIELDS: Mapping[str, FieldRow] = {
         {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": PERSIST_PATTERN}]},
         _parse_persist,
         format_persist,
+    ),
+    "preload": FieldRow(
+        "Modules that are imported once in the container, before its first kernel, so that each kernel starts with them loaded.",
+        {"type": "array", "items": {"type": "string", "pattern": MODULE_PATTERN}},
+        _list_of(_parse_module),
+        list,
     ),
     "extra_flags": FieldRow(
         "Further flags for the engine's `instance start`, each word as typed.",

@@ -13,6 +13,7 @@ from ..errors import DiskFull, LaunchError
 from ..images.probe import is_python_command
 from ..instances.janitor import remove_tree
 from ..places import make_private_dir
+from .forking import SERVER, START_SCRIPT
 from .plan import SESSION_SCRIPT, SHIM, LaunchPlan, PlannedFile
 
 _HERE = Path(__file__).parent
@@ -30,8 +31,18 @@ def make_folders(plan: LaunchPlan, *, is_joining: bool = False) -> None:
         for planned in plan.files:
             if not is_joining or planned.kind == "folder":
                 _make(planned)
+        if plan.fork_server and not is_joining:
+            _copy(SERVER, plan.fork_server.folder)
+            _copy(SHIM, plan.fork_server.folder)
+            _copy(START_SCRIPT, plan.fork_server.folder)
         script = SHIM if is_python_command(plan.kernel_command) else SESSION_SCRIPT
-        shutil.copyfile(_HERE / script, os.path.join(plan.private_dir, script))
+        _copy(script, plan.private_dir)
+
+
+def _copy(script: str, folder: str) -> None:
+    target = os.path.join(folder, script)
+    shutil.copyfile(_HERE / script, target)
+    os.chmod(target, 0o700)
 
 
 def _make(planned: PlannedFile) -> None:

@@ -14,7 +14,7 @@ from .fields import FIELDS
 from .spec import ContainerSpec, to_config
 
 # Lists of things that stand side by side; a command's words, for one, only make sense together.
-ADDED = frozenset({"binds", "overlays", "inherit_env", "extra_flags"})
+ADDED = frozenset({"binds", "overlays", "inherit_env", "extra_flags", "preload"})
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ _SHARE = 0.1
 # A warning is given again after so much was freed.
 _REARM_AT = 0.8
 _DYING_S = 5.0
+_SPARE_BYTES = 1 << 30
 
 Say = Callable[[str], None]
 
@@ -43,6 +44,15 @@ def look_at_host(wish: ResourcesWish, engine: EngineInfo, environ: Mapping[str, 
         # Linux counts tasks for each user namespace since 5.14, and spares root.
         counts_container_tasks=os.getuid() != 0 and not engine.setuid and release >= [5, 14],
     )
+
+
+def has_memory_to_spare() -> bool:
+    """Say whether this machine has memory for what only saves time."""
+    with suppress(OSError), open("/proc/meminfo") as stream:
+        for line in stream:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024 >= _SPARE_BYTES
+    return True
 
 
 @contextmanager

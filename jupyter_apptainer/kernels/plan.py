@@ -10,15 +10,17 @@ import os
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ..engine.command import Command
 from ..engine.host.gpu import NO_NVIDIA, Nvidia
 from ..engine.locate import EngineInfo
 from ..engine.options import Bind, ContainerOptions, build_exec, build_instance_start
 from ..errors import SpecError
 from ..images.probe import LENT_DIR, count_interpreter_words, is_python_command
 from .environment import EnvEntry, plan_environment
+from .forking import ForkPlan, build_start_bind, explain_absence, plan_fork_server
 from .gpu import GpuPlan, plan_gpu
 from .resources import NO_LIMITS, UNKNOWN_HOST, Host, ResourcePlan, plan_resources
 from .spec import ContainerSpec, OverlayWish, build_wish, find_shared_name
@@ -54,6 +56,7 @@ class LaunchPlan:
     instance_argv / kernel_argv: the exact engine command lines; env: what the kernel sees; files: made before the start.
     private_dir (sockets, connection file, log) and scratch_dir (the kernel's /tmp) are removed after the end.
     resources: limits, and the way in which each will hold. gpu: what was looked for and found.
+    fork_server: the instance's main process, from which kernels come; None where each joins through `exec`.
     entry_name: of the ledger; is_shared: other kernels run in the instance too; instance_dir: the folder that it binds, private_dir or above it; wish: what the
     others must have asked for as well.
     """
@@ -79,6 +82,7 @@ class LaunchPlan:
     instance_dir: str
     is_shared: bool
     persist: bool | int
+    fork_server: ForkPlan | None
     wish: Mapping[str, str]
 
     @property
@@ -100,6 +104,7 @@ class LaunchContext:
     top of kernel.json. nvidia: what was found of a GPU. host: what limits can build on. extra_arguments: appended to the kernel's command.
     private_dir, scratch_dir: will be made for this kernel; instance_dir, entry_name: where kernels share an instance, the folder above private_dir, and the
     name of this one in the ledger. lent: a folder with an ipykernel for an image that has none.
+    can_fork: the image, the machine and the settings allow a fork server.
     fakeroot: the writable overlay needs it. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
 
@@ -119,6 +124,7 @@ class LaunchContext:
     nvidia: Nvidia = NO_NVIDIA
     host: Host = UNKNOWN_HOST
     fakeroot: bool = False
+    can_fork: bool = False
     extra_arguments: tuple[str, ...] = ()
     entry_name: str = ""
     instance_dir: str = ""
@@ -137,7 +143,10 @@ def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan
     options = _plan_options(spec, context, files, gpu, resources)
     command = _plan_command(spec, context)
     env = _plan_env(spec, context)
-    start = build_instance_start(context.engine, spec.image, context.instance_name, options, {})
+    fork_server = _plan_fork_server(spec, context, command, env)
+    if fork_server is None and spec.preload:
+        warnings.append(explain_absence(spec))
+    start = build_start(context.engine, spec.image, context.instance_name, options, fork_server, {})
     run = build_exec(
         context.engine, f"instance://{context.instance_name}", command, {}, options=options, cwd=context.cwd
     )
@@ -163,8 +172,34 @@ def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan
         instance_dir=context.instance_dir or context.private_dir,
         is_shared=bool(find_shared_name(spec)),
         persist=spec.persist,
+        fork_server=fork_server,
         wish=build_wish(spec),
     )
+
+
+def build_start(
+    engine: EngineInfo,
+    image: str,
+    name: str,
+    options: ContainerOptions,
+    fork_server: ForkPlan | None,
+    env: Mapping[str, str],
+) -> Command[None]:
+    """`instance start`, with the fork server where there is one."""
+    if fork_server is None:
+        return build_instance_start(engine, image, name, options, env)
+    options = replace(options, binds=(*options.binds, build_start_bind(fork_server)))
+    return build_instance_start(engine, image, name, options, env, fork_server.command)
+
+
+def _plan_fork_server(
+    spec: ContainerSpec, context: LaunchContext, command: tuple[str, ...], env: Sequence[EnvEntry]
+) -> ForkPlan | None:
+    if not context.can_fork:
+        return None
+    shim = posixpath.join(context.private_dir, SHIM)
+    folder = context.instance_dir or context.private_dir
+    return plan_fork_server(spec, command, shim, folder, [entry.name for entry in env])
 
 
 def _plan_options(

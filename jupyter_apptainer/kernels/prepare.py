@@ -29,7 +29,7 @@ from ..instances.start import EngineFolders, find_engine_folders
 from ..places import Places, find_places
 from .layers import Setting
 from .lent import load_known, needs_ipykernel, probe_kernel
-from .limits import look_at_host
+from .limits import has_memory_to_spare, look_at_host
 from .local_image import find_local_image, refuse_remote_image
 from .names import build_names
 from .overlays import OverlaySetup, apply_overlays, keep_existing, look_at_overlays, plan_overlays
@@ -122,6 +122,7 @@ def prepare_launch(
         lent=probe.lent if probe else None,
         nvidia=find_nvidia() if spec.nv is not False else NO_NVIDIA,
         host=look_at_host(spec.resources, engine, environ),
+        can_fork=settings.fork_kernels and probe is not None and probe.can_fork and has_memory_to_spare(),
         fakeroot=overlays.mode == "fakeroot",
         extra_arguments=tuple(extra_arguments),
         ipython_dir=str(places.data / "ipython"),

@@ -128,6 +128,12 @@ def main():  # type: ignore[no-untyped-def]  # Python 2.7 has no annotations
     sys.path.pop(0)
     # ipykernel leaves the files of the modules that it finds at its start out of the debugger's call stack.
     sys.modules["_jupyter_apptainer_shim"] = sys.modules["__main__"]
+    install_finders()  # type: ignore[no-untyped-call]
+    run_program()  # type: ignore[no-untyped-call]
+
+
+def install_finders():  # type: ignore[no-untyped-def]
+    """Do what the options say, and take them away."""
     if sys.argv[1] == "--overlay":
         del sys.argv[1]
         # Python 2.7 remembers nothing of folders, and asks finders in another way.
@@ -135,11 +141,15 @@ def main():  # type: ignore[no-untyped-def]  # Python 2.7 has no annotations
             sys.meta_path.append(LateFinder)
     if sys.version_info >= (3, 4):  # noqa: UP036
         sys.meta_path.insert(0, AdviceFinder)
-    import runpy
-
     if sys.argv[1] == "--lent":
         sys.meta_path.append(LentFinder(sys.argv[2]))  # type: ignore[no-untyped-call]
         del sys.argv[1:3]
+
+
+def run_program():  # type: ignore[no-untyped-def]
+    """Run the module or script as Python would have."""
+    import runpy
+
     if sys.argv[1] == "-m":
         module = sys.argv[2]
         sys.argv[:] = sys.argv[2:]

@@ -59,6 +59,7 @@ class ContainerSpec:
     network: Network = "host"
     instance: str = "kernel"
     persist: bool | int = False
+    preload: tuple[str, ...] = ()
     extra_flags: tuple[str, ...] = ()
 
 

@@ -1,0 +1,82 @@
+"""Whether and how an instance's main process is a fork server, from which its kernels come. Pure.
+
+Without one, each kernel joins the instance through `exec` and imports everything itself: slower, and otherwise the same.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..engine.options import Bind
+from .spec import ContainerSpec, find_shared_name
+
+SERVER = "fork_server.py"
+START_SCRIPT = "start.sh"
+SOCKET = "fork"
+LOG = "fork.log"
+# What the engine runs as the main process of an instance.
+_PLACE = "/.singularity.d/startscript"
+_LAUNCHER = ("-m", "ipykernel_launcher")
+
+
+@dataclass(frozen=True)
+class ForkPlan:
+    """command: the instance's main process. socket: where it takes requests. options, argv: words of the kernel's own command, for the
+    shim and behind them. log: what the server prints."""
+
+    command: tuple[str, ...]
+    socket: str
+    options: tuple[str, ...]
+    argv: tuple[str, ...]
+    log: str
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie, seen at the same path by the container."""
+        return posixpath.dirname(self.socket)
+
+
+def plan_fork_server(
+    spec: ContainerSpec, command: Sequence[str], shim: str, folder: str, names: Sequence[str]
+) -> ForkPlan | None:
+    """Return the plan, or None where the kernel is not an ipykernel that the shim runs.
+
+    command: the kernel's, with the shim in it. folder: that the instance binds. names: the kernel's variables.
+    """
+    if shim not in command or has_tight_limits(spec):
+        return None
+    at = list(command).index(shim)
+    start = next((i for i in range(at, len(command)) if command[i : i + 2] == _LAUNCHER), None)
+    if start is None:
+        return None
+    socket, log = posixpath.join(folder, SOCKET), posixpath.join(folder, LOG)
+    settings = {"preload": spec.preload, "names": sorted(names) if find_shared_name(spec) else None}
+    words = (*command[:at], posixpath.join(folder, SERVER), socket, json.dumps(settings), *command[at + 1 :])
+    return ForkPlan(
+        command=(log, *words),
+        socket=socket,
+        options=tuple(command[at + 1 : start]),
+        argv=tuple(command[start:]),
+        log=log,
+    )
+
+
+def build_start_bind(plan: ForkPlan) -> Bind:
+    """Return the bind that puts the server in the main process's place."""
+    script = posixpath.join(plan.folder, START_SCRIPT)
+    return Bind(script, _PLACE, "ro", why="starts the fork server, from which the kernels come")
+
+
+def has_tight_limits(spec: ContainerSpec) -> bool:
+    """Say whether what a server needs would be taken from the kernel."""
+    return spec.resources.memory_bytes is not None or spec.resources.pids is not None
+
+
+def explain_absence(spec: ContainerSpec) -> str:
+    """Say why there is no fork server, to those who asked for one."""
+    if has_tight_limits(spec):
+        return "preload is not used: with limits of memory or processes the kernel is started alone"
+    return "preload is not used: modules can be loaded ahead for ipykernel on CPython 3.8 or newer, in images that start nothing of their own"
