@@ -11,8 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..engine.command import REDACTED, redact_argv
+from .forking import SERVER, START_SCRIPT
 from .layers import Setting
-from .plan import LaunchPlan, PlannedFile
+from .plan import SHIM, LaunchPlan, PlannedFile
 
 _HERE = Path(__file__).parent
 _FLAGS_WITH_VALUE = frozenset(
@@ -74,6 +75,10 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
         script = Path(word)
         if script.parent == Path(plan.private_dir) and (_HERE / script.name).is_file():
             yield f"cp {shlex.quote(str(_HERE / script.name))} {shlex.quote(word)}  # makes the kernel lead a session"
+    if plan.fork_server:
+        for name in (SHIM, SERVER, START_SCRIPT):
+            target = shlex.quote(f"{plan.fork_server.folder}/{name}")
+            yield f"install -m 700 {shlex.quote(str(_HERE / name))} {target}  # for the process that kernels are forked from"
     yield ""
     yield "# What the kernel sees as variables: the engine hands APPTAINERENV_NAME on as NAME."
     for entry in plan.env:
@@ -96,6 +101,8 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
     yield "# The container. It stays while kernels in it come and go."
     yield _render_command(plan.instance_argv)
     yield ""
+    if plan.fork_server:
+        yield "# Jupyter has the container's main process fork the kernel. By hand, it joins:"
     yield "# The kernel. Where there is no connection file, ipykernel makes one; in another terminal then:"
     yield f"#   jupyter console --existing {shlex.quote(plan.connection_file)}"
     if plan.resources.processors:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..engine.options import Bind
+from ..images.probe import ImageProbe
 from .spec import ContainerSpec, find_shared_name
 
 SERVER = "fork_server.py"
@@ -46,7 +47,7 @@ def plan_fork_server(
 
     command: the kernel's, with the shim in it. folder: that the instance binds. names: the kernel's variables.
     """
-    if shim not in command or has_tight_limits(spec):
+    if shim not in command:
         return None
     at = list(command).index(shim)
     start = next((i for i in range(at, len(command)) if command[i : i + 2] == _LAUNCHER), None)
@@ -75,8 +76,12 @@ def has_tight_limits(spec: ContainerSpec) -> bool:
     return spec.resources.memory_bytes is not None or spec.resources.pids is not None
 
 
-def explain_absence(spec: ContainerSpec) -> str:
-    """Say why there is no fork server, to those who asked for one."""
+def find_obstacle(spec: ContainerSpec, probe: ImageProbe | None, *, is_wanted: bool, has_memory: bool) -> str:
+    """Say why the kernels cannot come from a fork server here; empty where they can. probe: None where the image was not asked."""
+    if not is_wanted:
+        return "`ApptainerConfig.fork_kernels` is False"
+    if probe is None or not probe.can_fork:
+        return "that takes an image with ipykernel on CPython 3.8 or newer and without a start script of its own"
     if has_tight_limits(spec):
-        return "preload is not used: with limits of memory or processes the kernel is started alone"
-    return "preload is not used: modules can be loaded ahead for ipykernel on CPython 3.8 or newer, in images that start nothing of their own"
+        return "there are limits of memory or processes"
+    return "" if has_memory else "this machine is short of memory"

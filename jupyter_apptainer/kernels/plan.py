@@ -20,7 +20,7 @@ from ..engine.options import Bind, ContainerOptions, build_exec, build_instance_
 from ..errors import SpecError
 from ..images.probe import LENT_DIR, count_interpreter_words, is_python_command
 from .environment import EnvEntry, plan_environment
-from .forking import ForkPlan, build_start_bind, explain_absence, plan_fork_server
+from .forking import ForkPlan, build_start_bind, plan_fork_server
 from .gpu import GpuPlan, plan_gpu
 from .resources import NO_LIMITS, UNKNOWN_HOST, Host, ResourcePlan, plan_resources
 from .spec import ContainerSpec, OverlayWish, build_wish, find_shared_name
@@ -104,7 +104,7 @@ class LaunchContext:
     top of kernel.json. nvidia: what was found of a GPU. host: what limits can build on. extra_arguments: appended to the kernel's command.
     private_dir, scratch_dir: will be made for this kernel; instance_dir, entry_name: where kernels share an instance, the folder above private_dir, and the
     name of this one in the ledger. lent: a folder with an ipykernel for an image that has none.
-    can_fork: the image, the machine and the settings allow a fork server.
+    fork_obstacle: why kernels cannot be forked; empty where they can.
     fakeroot: the writable overlay needs it. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
 
@@ -124,7 +124,7 @@ class LaunchContext:
     nvidia: Nvidia = NO_NVIDIA
     host: Host = UNKNOWN_HOST
     fakeroot: bool = False
-    can_fork: bool = False
+    fork_obstacle: str = "nobody has looked whether they can be"
     extra_arguments: tuple[str, ...] = ()
     entry_name: str = ""
     instance_dir: str = ""
@@ -145,7 +145,8 @@ def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan
     env = _plan_env(spec, context)
     fork_server = _plan_fork_server(spec, context, command, env)
     if fork_server is None and spec.preload:
-        warnings.append(explain_absence(spec))
+        reason = context.fork_obstacle or "the command is not `python -m ipykernel_launcher`"
+        warnings.append(f"preload: no module is loaded ahead: {reason}")
     start = build_start(context.engine, spec.image, context.instance_name, options, fork_server, {})
     run = build_exec(
         context.engine, f"instance://{context.instance_name}", command, {}, options=options, cwd=context.cwd
@@ -195,7 +196,7 @@ def build_start(
 def _plan_fork_server(
     spec: ContainerSpec, context: LaunchContext, command: tuple[str, ...], env: Sequence[EnvEntry]
 ) -> ForkPlan | None:
-    if not context.can_fork:
+    if context.fork_obstacle:
         return None
     shim = posixpath.join(context.private_dir, SHIM)
     folder = context.instance_dir or context.private_dir

@@ -27,6 +27,7 @@ from ..images.identity import check_image
 from ..images.probe import ImageProbe
 from ..instances.start import EngineFolders, find_engine_folders
 from ..places import Places, find_places
+from .forking import find_obstacle
 from .layers import Setting
 from .lent import load_known, needs_ipykernel, probe_kernel
 from .limits import has_memory_to_spare, look_at_host
@@ -122,7 +123,7 @@ def prepare_launch(
         lent=probe.lent if probe else None,
         nvidia=find_nvidia() if spec.nv is not False else NO_NVIDIA,
         host=look_at_host(spec.resources, engine, environ),
-        can_fork=settings.fork_kernels and probe is not None and probe.can_fork and has_memory_to_spare(),
+        fork_obstacle=find_obstacle(spec, probe, is_wanted=settings.fork_kernels, has_memory=has_memory_to_spare()),
         fakeroot=overlays.mode == "fakeroot",
         extra_arguments=tuple(extra_arguments),
         ipython_dir=str(places.data / "ipython"),

@@ -17,6 +17,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 from jupyter_core.paths import jupyter_data_dir
+from traitlets.config import Config
 
 from jupyter_apptainer.instances.ledger import iter_entries
 from jupyter_apptainer.instances.model import Instance, LedgerEntry
@@ -183,6 +184,11 @@ def start_kernel(make_kernelspec: MakeKernelspec, tmp_path: Path) -> Iterator[St
     yield start
     for kernel in running:
         kernel.end()
+
+
+def make_joining_manager() -> KernelManager:
+    """A manager whose kernels join their instance through `exec`, and are not forked in it."""
+    return KernelManager(config=Config({"ApptainerConfig": {"fork_kernels": False}}))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from jupyter_apptainer.instances.stats import iter_members
-from tests.integration.conftest import SLEEP, MakeKernelspec, RunningKernel, StartKernel
+from tests.integration.conftest import SLEEP, MakeKernelspec, RunningKernel, StartKernel, make_joining_manager
 
 # Counts every KeyboardInterrupt that reaches Python code, also one that comes late, inside the handler.
 COUNTED = """
@@ -138,8 +138,9 @@ def test_a_kernel_without_setsid_is_interrupted_too(start_kernel: StartKernel) -
     assert (reply.ename, reply.errors) == ("KeyboardInterrupt", 1)
 
 
-def test_the_engines_process_is_never_signalled(kernel: RunningKernel) -> None:
+def test_the_engines_process_is_never_signalled(start_kernel: StartKernel) -> None:
     """Any signal to it would end it, and the kernel with it: that is what happens in recipes without a provisioner."""
+    kernel = start_kernel(manager=make_joining_manager())
     runner = kernel.provisioner.kernel
     assert runner is not None
     assert runner.process is not None

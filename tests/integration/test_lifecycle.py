@@ -34,7 +34,7 @@ def test_restart_now_keeps_the_instance_and_ends_children(kernel: RunningKernel)
     kernel.client.wait_for_ready(timeout=TIMEOUT_S)
     assert kernel.instance == before
     assert kernel.value("1") == 1
-    assert read_stats(before).processes == 2  # init and the new kernel
+    assert read_stats(before).processes == 3  # init, the fork server and the new kernel
 
 
 def test_five_restarts_in_a_row(kernel: RunningKernel) -> None:

@@ -66,9 +66,14 @@ def test_interrupt_restart_and_kill_are_for_one_of_them(
     first, second = pair
     instance = first.instance
     cells = [
-        kernel.begin("import subprocess; child = subprocess.Popen(['sleep', '60']); print(child.wait())")
+        kernel.begin(
+            "import subprocess; child = subprocess.Popen(['sleep', '60']); print('begun'); print(child.wait())"
+        )
         for kernel in pair
     ]
+    # ipykernel sends no reply when it is interrupted between a cell's announcement and its code.
+    for kernel, cell in zip(pair, cells, strict=True):
+        kernel.wait_text(cell, "begun")
     first.manager.interrupt_kernel()
     assert first.finish(cells[0]).ename == "KeyboardInterrupt"
     first.manager.restart_kernel(now=True)

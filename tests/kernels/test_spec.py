@@ -68,11 +68,11 @@ GOOD: dict[str, dict[str, Any]] = {
     "shared instance": {"image": "i", "instance": "shared:my_lab-2"},
     "persist": {"image": "i", "persist": True},
     "persist for a time": {"image": "i", "persist": "90m"},
+    "preload": {"image": "i", "preload": ["numpy", "matplotlib.pyplot"]},
     "extra flags": {"image": "i", "extra_flags": ["--security", "seccomp:x.json"]},
     "later fields that ask for nothing": {
         "image": "i",
         "instance": "kernel",
-        "preload": [],
         "scheduler": None,
         "resources": {},
     },
@@ -144,7 +144,8 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "persist a number": ({"image": "i", "persist": 8}, "persist", '"8h"'),
     "persist without a unit": ({"image": "i", "persist": "8"}, "persist", '"8h"'),
     "persist nothing": ({"image": "i", "persist": "0h"}, "persist", '"8h"'),
-    "preload": ({"image": "i", "preload": ["numpy"]}, "preload", "not available in this version"),
+    "preload a word": ({"image": "i", "preload": "numpy"}, "preload", "a list"),
+    "preload no module": ({"image": "i", "preload": ["numpy as np"]}, "preload[0]", "the name of a Python module"),
     "scheduler": ({"image": "i", "scheduler": {"name": "slurm"}}, "scheduler", "not available in this version"),
 }
 
