@@ -24,6 +24,7 @@ from jupyter_apptainer.places import find_places
 from .machine import count_cpus, describe_image, find_disturbances
 from .report import Facts, build_rows, render_json, render_markdown, render_table, write_readme
 from .rounds import run_rounds
+from .timeline import make_kinds, render_timelines, run_timelines
 from .twin import Twin, Versions, find_bare_python, make_twin, read_image_versions
 from .ways import make_ways
 
@@ -59,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     _say(f"local counterpart of {Path(subject.image).name}: Python {wanted.minor}")
     twin = make_twin(wanted, find_places().cache)
+    if options.timeline:
+        _measure_timelines(options, engine, subject, twin)
+        return 0
     facts = _collect_facts(engine, subject, wanted, twin, options.rounds, is_quiet=not disturbances)
     _measure(options, engine, subject, twin, facts)
     return 0
@@ -77,6 +81,15 @@ def _measure(options: argparse.Namespace, engine: EngineInfo, subject: Subject, 
         write_readme(options.readme, render_markdown(rows, facts))
 
 
+def _measure_timelines(options: argparse.Namespace, engine: EngineInfo, subject: Subject, twin: Twin) -> None:
+    with make_kinds(engine, subject.image, twin.python, _say) as kinds:
+        found = asyncio.run(run_timelines(kinds, options.rounds, _say))
+    print(render_timelines(found))
+    if options.json:
+        marks = {title: [dict(timeline.marks) for timeline in timelines] for title, timelines in found.items()}
+        options.json.write_text(json.dumps(marks, indent=1), encoding="utf-8")
+
+
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--image", type=Path, help=f"a SIF or sandbox; default: the one of the kernel {STARTER_KERNEL}")
@@ -84,6 +97,11 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-n", "--rounds", type=int, default=15, help="how often everything is measured; default: 15")
     parser.add_argument("--force", action="store_true", help="measure although the machine is busy")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every value that was measured")
+    parser.add_argument(
+        "--timeline",
+        action="store_true",
+        help="show where the time of a start goes, for kinds of images and containers",
+    )
     parser.add_argument("--write-readme", action="store_true", help="renew the table in README.md")
     parser.add_argument("--readme", type=Path, default=README, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import subprocess
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -246,7 +247,9 @@ def _list_kernel(kernel: RunningKernel, instance: Instance) -> list[int]:
 
 def _list_engine(kernel: RunningKernel, instance: Instance) -> list[int]:
     container = kernel.provisioner.kernel if kernel.provisioner else None
-    joined = [container.process.pid] if container and container.process else []
+    # The engine's process of a kernel that has joined; that of a forked one is the kernel.
+    is_joined = container is not None and isinstance(container.process, subprocess.Popen)
+    joined = [container.process.pid] if is_joined and container and container.process else []
     return [instance.starter.pid, instance.init.pid, *joined]
 
 

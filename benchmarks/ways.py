@@ -162,6 +162,27 @@ def make_ways(
     return {name: Way(name, folder / "kernels", cwd, settings) for name in names}
 
 
+def build_local_way(folder: Path, python: Path) -> Way:
+    """Write the kernelspec of an ipykernel on the host."""
+    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    env = {"IPYTHONDIR": str(folder / "ipython"), "PYTHONNOUSERSITE": "1"}
+    _write_kernelspec(folder, "local", argv, env=env)
+    # The same sockets as a kernel in a container has: their files tell when it listens.
+    settings = Config({"KernelManager": {"transport": "ipc", "ip": str(folder / "local-sockets")}})
+    return Way("local", folder / "kernels", folder, settings)
+
+
+def build_way(
+    folder: Path, engine: EngineInfo, title: str, container: Mapping[str, object], *, is_forked: bool = True
+) -> Way:
+    """Write a kernelspec of ours. container: its `config`; is_forked: kernels come from the fork server."""
+    name = "".join(char if char.isalnum() else "-" for char in title.lower())
+    metadata = {"kernel_provisioner": {"provisioner_name": PROVISIONER, "config": dict(container)}}
+    _write_kernelspec(folder, name, ["unused"], interrupt_mode="message", metadata=metadata)
+    settings = Config({"ApptainerConfig": {"engine_path": engine.path, "fork_kernels": is_forked}})
+    return Way("container", folder / "kernels", folder, settings, kernelspec=name)
+
+
 def _write_kernelspec(folder: Path, name: str, argv: list[str], **fields: object) -> None:
     target = folder / "kernels" / name
     target.mkdir(parents=True)
