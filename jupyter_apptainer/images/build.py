@@ -322,6 +322,8 @@ class _Build:
             mksquashfs_args=None if sandbox else COMPRESSIONS[self._options.compression],
             binds=binds,
             is_sandbox=bool(sandbox),
+            # Nothing is there to be replaced but the base image's labels and help, and without this they would win.
+            is_forced=True,
             no_https=is_first and is_plain_http(self._recipe, self._options.no_https),
         )
         return replace(

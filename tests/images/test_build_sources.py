@@ -13,6 +13,7 @@ from jupyter_apptainer.engine.image_commands import build_push
 from jupyter_apptainer.engine.options import build_exec
 from jupyter_apptainer.engine.runner import Runner
 from jupyter_apptainer.images.build import build_image, is_plain_http
+from jupyter_apptainer.images.catalogue import load_image
 from jupyter_apptainer.images.recipes.sources import load_recipe
 from tests.laboratory import Lab
 from tests.registry import OciImage, Registry
@@ -67,6 +68,17 @@ def test_image_is_built_from(agent: str, lab: Lab, find_source: Callable[[str], 
     # What the image says of its environment arrives, whatever it came in.
     is_oci = agent.startswith(("docker", "oci"))
     assert shown.split() == ["built", "tide"] if is_oci else ["built"]
+
+
+def test_recipe_wins_over_what_its_base_says_of_itself(lab: Lab, small_sif: Path, tmp_path: Path) -> None:
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text(f'FROM localimage:{small_sif}\nLABEL org.example.purpose="something else"\n')
+    built = build_image(lab.engine, lab.places, load_recipe("dockerfile", dockerfile), tmp_path / "a.sif")
+    assert load_image(lab.places, str(built.path)).content.labels["org.example.purpose"] == "something else"
+    definition = tmp_path / "recipe.def"
+    definition.write_text(f"Bootstrap: localimage\nFrom: {small_sif}\n\n%help\n    More than a shell.\n")
+    built = build_image(lab.engine, lab.places, load_recipe("def", definition), tmp_path / "b.sif")
+    assert (load_image(lab.places, str(built.path)).content.help or "").strip() == "More than a shell."
 
 
 @pytest.mark.parametrize(
