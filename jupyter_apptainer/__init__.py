@@ -28,6 +28,20 @@ def _jupyter_server_extension_points() -> list[dict[str, Any]]:
     return [{"module": door, "app": import_module(door).ApptainerExtension}]
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """Called by IPython for `%load_ext jupyter_apptainer`: the magic `apptainer`, for lines and for cells."""
+    from importlib import import_module
+
+    import_module(f"{__name__}.magics.extension").load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Called by IPython for `%unload_ext jupyter_apptainer`."""
+    from importlib import import_module
+
+    import_module(f"{__name__}.magics.extension").unload(shell)
+
+
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -42,6 +42,7 @@
     │  ├─ InstanceNameInvalid
     │  ├─ InstanceNotFound
     │  ├─ InstanceBroken               listed, but its file system is gone
+    │  ├─ ServiceEnded                 the instance runs, but what it was started for does not
     │  ├─ BindSourceNotFound
     │  ├─ BindInvalid
     │  ├─ ReadOnlyFilesystem           a program wrote to the image
@@ -341,6 +342,10 @@ class InstanceNotFound(CommandError):
 class InstanceBroken(CommandError):
     code = "instance-broken"
     default_hint = "stop it and start a new one"
+
+
+class ServiceEnded(CommandError):
+    code = "service-ended"
 
 
 class BindSourceNotFound(CommandError):

@@ -29,6 +29,8 @@ from jupyter_apptainer.kernels.environment import ALLOWED, NEVER, RESERVED
 from jupyter_apptainer.kernels.fields import UNBUILT
 from jupyter_apptainer.kernels.notebook import VARIABLE
 from jupyter_apptainer.kernels.spec import build_json_schema
+from jupyter_apptainer.magics.options import FLAGS, VALUES
+from jupyter_apptainer.magics.own_words import ALIASES
 from jupyter_apptainer.policy import ApptainerPolicy, NotebookPolicy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -214,6 +216,13 @@ def test_every_variable_is_in_the_reference() -> None:
 def test_every_exit_status_is_in_the_reference() -> None:
     rows = read_table("command-line.md", "status")
     assert set(rows) == {str(code) for code in {0, *EXIT_CODES.values(), INTERRUPTED, PIPE_CLOSED}}
+
+
+def test_every_option_of_the_magics_is_in_the_reference() -> None:
+    rows = read_table("magics.md", "magic option")
+    assert {name: cells[0] for name, cells in rows.items()} == {**FLAGS, **VALUES}
+    words = set(read_table("magics.md", "word of ours"))
+    assert {word.split()[0].strip("`,") for word in words} == {"status", "help", "ps", *ALIASES}
 
 
 def iter_parsers(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:

@@ -36,3 +36,15 @@ def test_quickstart_shows_what_it_promises(starter_kernel: str) -> None:
     assert "jupyter_apptainer  not here" in text
     assert "cannot write into the image" in text
     assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_magics_work_in_a_kernel_on_the_host(starter_kernel: str) -> None:
+    outputs = run_notebook(NOTEBOOKS / "magics.ipynb", "python3")
+    text = "".join(output.get("text", "") for output in outputs)
+    plain = "".join(output.get("data", {}).get("text/plain", "") for output in outputs)
+    assert "in no container" in plain
+    assert "of the image" in text
+    assert "[1, 3, 6]" in plain
+    assert "ready" in text
+    assert "`exec` has no option --bidn" in text
+    assert sum("<table>" in output.get("data", {}).get("text/html", "") for output in outputs) >= 4

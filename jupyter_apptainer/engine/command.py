@@ -64,6 +64,7 @@ class Command(Generic[T]):
     subject: the object it is about (an image, an instance), for error messages.
     timeout_s: after this many seconds the stop ladder begins; None waits for ever.
     ok_codes: exit statuses that count as success.
+    patience_s: how long it may take to clean up after an interrupt, before it is ended by force; None for the ladder's own time.
     """
 
     argv: tuple[str, ...]
@@ -75,6 +76,7 @@ class Command(Generic[T]):
     stdin: str | None = None
     cwd: str | None = None
     ok_codes: tuple[int, ...] = field(default=(0,))
+    patience_s: float | None = None
 
     def render(self) -> str:
         """The command line for people and logs, with values of secret-looking variables and options left out."""

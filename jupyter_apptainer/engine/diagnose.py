@@ -157,14 +157,15 @@ def _explain_unknown(
     elif title.startswith(("pull", "push", "fetch", "log in")) or "registry" in reason:
         error = RegistryError
     return error(
-        f"could not {title}: {reason or _describe_status(completed.returncode)}",
+        f"could not {title}: {reason or describe_status(completed.returncode)}",
         command=shown,
         returncode=completed.returncode,
         log_tail=lines,
     )
 
 
-def _describe_status(returncode: int) -> str:
+def describe_status(returncode: int) -> str:
+    """Return an exit status in words."""
     if returncode >= 0:
         return f"exit status {returncode}"
     try:
@@ -173,4 +174,4 @@ def _describe_status(returncode: int) -> str:
         return f"ended by signal {-returncode}"
 
 
-__all__ = ["RULES", "Rule", "diagnose", "find_rule", "find_warnings"]
+__all__ = ["RULES", "Rule", "describe_status", "diagnose", "find_rule", "find_warnings"]

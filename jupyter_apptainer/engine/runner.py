@@ -126,10 +126,10 @@ class Runner:
         try:
             self._pump(command, process, leader, collector, started)
         except _DeadlinePassed:
-            self._stop(process)
+            self._stop(process, command.patience_s)
             raise _timed_out(command, collector.complete(command.argv, process.returncode, started)) from None
         except BaseException:
-            self._stop(process)
+            self._stop(process, command.patience_s)
             raise
         finally:
             for stream in (process.stdin, process.stdout, process.stderr):
@@ -182,8 +182,8 @@ class Runner:
             except subprocess.TimeoutExpired:
                 raise _DeadlinePassed from None
 
-    def _stop(self, process: subprocess.Popen[bytes]) -> None:
-        for signum, patience_s in _list_rungs():
+    def _stop(self, process: subprocess.Popen[bytes], interrupt_s: float | None) -> None:
+        for signum, patience_s in _list_rungs(interrupt_s):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signum)
             try:
@@ -194,13 +194,14 @@ class Runner:
         _end_rest(process.pid)
 
 
-def _list_rungs() -> tuple[tuple[signal.Signals, float], ...]:
-    """Return the ladder, without the interrupt where programs started from here ignore it.
+def _list_rungs(patience_s: float | None) -> tuple[tuple[signal.Signals, float], ...]:
+    """Return the ladder, without the interrupt where programs started from here ignore it. patience_s: of the interrupt.
 
     A batch script's `jupyter lab &` makes the server ignore it, and everything that the server starts.
     """
+    first = STOP_LADDER[0] if patience_s is None else (STOP_LADDER[0][0], patience_s)
     is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    return STOP_LADDER[1:] if is_ignored else STOP_LADDER
+    return STOP_LADDER[1:] if is_ignored else (first, *STOP_LADDER[1:])
 
 
 class _DeadlinePassed(Exception):
@@ -254,11 +255,11 @@ class AsyncRunner:
         try:
             await asyncio.wait_for(self._pump(command, process, collector), command.timeout_s)
         except asyncio.TimeoutError:
-            await self._stop(process)
+            await self._stop(process, command.patience_s)
             returncode = process.returncode if process.returncode is not None else -signal.SIGKILL
             raise _timed_out(command, collector.complete(command.argv, returncode, started)) from None
         except BaseException:
-            await asyncio.shield(self._stop(process))
+            await asyncio.shield(self._stop(process, command.patience_s))
             raise
         assert process.returncode is not None
         return collector.complete(command.argv, process.returncode, started)
@@ -275,8 +276,8 @@ class AsyncRunner:
         await asyncio.gather(drain("stdout", process.stdout), drain("stderr", process.stderr))
         await process.wait()
 
-    async def _stop(self, process: asyncio.subprocess.Process) -> None:
-        for signum, patience_s in _list_rungs():
+    async def _stop(self, process: asyncio.subprocess.Process, interrupt_s: float | None) -> None:
+        for signum, patience_s in _list_rungs(interrupt_s):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signum)
             with suppress(asyncio.TimeoutError):

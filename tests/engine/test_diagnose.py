@@ -1013,6 +1013,7 @@ RAISED_ELSEWHERE = {
     e.ImageMismatch: "images.digest",
     e.OverlayImageMismatch: "overlays.ready",
     e.ImageBusy: "kernels.usage",
+    e.ServiceEnded: "magics.services",
     e.ImageMismatch: "images.digest",
 }
 

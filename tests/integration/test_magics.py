@@ -1,0 +1,76 @@
+"""The magics in a real kernel on the host, as a front end uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+
+from jupyter_apptainer.engine.locate import EngineInfo
+from tests.registry import make_root
+
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture
+def client(engine: EngineInfo, tmp_path: Path) -> Iterator[BlockingKernelClient]:
+    """A client of a kernel on the host, with the extension loaded."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(tmp_path))
+    client = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=TIMEOUT_S)
+    reply = client.execute("%load_ext jupyter_apptainer", reply=True, timeout=TIMEOUT_S)
+    assert reply["content"]["status"] == "ok"
+    client.interrupt = manager.interrupt_kernel  # type: ignore[attr-defined]  # for the tests below
+    yield client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+    manager.cleanup_resources()
+
+
+def test_an_interrupted_build_leaves_nothing(client: BlockingKernelClient, tmp_path: Path) -> None:
+    """That no process and no scratch file is left is looked at after each test; here it is what the user sees."""
+    root = make_root(tmp_path / "root")
+    code = f"%%apptainer build new.sif\nBootstrap: localimage\nFrom: {root}\n%post\n    while :; do :; done\n"
+    msg_id = client.execute(code)
+    text = ""
+    while "Running %post" not in text:
+        message = client.get_iopub_msg(timeout=TIMEOUT_S)
+        text += message["content"].get("text", "") if message["msg_type"] == "stream" else ""
+    client.interrupt()  # type: ignore[attr-defined]  # see the fixture
+    reply = client.get_shell_msg(timeout=TIMEOUT_S)
+    assert reply["parent_header"]["msg_id"] == msg_id
+    assert reply["content"]["ename"] == "KeyboardInterrupt"
+    assert len(reply["content"]["traceback"]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+
+
+def test_a_line_that_is_drawn_again_and_again_is_one_output(client: BlockingKernelClient, starter_image: Path) -> None:
+    draw = 'import sys; [sys.stderr.write(f"\\r{i} %") for i in range(101)]; print("\\ndone", file=sys.stderr)'
+    outputs: list[str] = []
+    updates: list[str] = []
+
+    def hook(message: dict[str, object]) -> None:
+        content = message["content"]
+        assert isinstance(content, dict)
+        if message["msg_type"] == "display_data":
+            outputs.append(content["data"]["text/plain"])
+        elif message["msg_type"] == "update_display_data":
+            updates.append(content["data"]["text/plain"])
+
+    line = f"%apptainer exec {starter_image} python3 -c '{draw}'"
+    reply = client.execute_interactive(line, timeout=TIMEOUT_S, output_hook=hook)
+    assert reply["content"]["status"] == "ok", reply
+    assert len(outputs) == 1
+    assert updates[-1] == "100 %"
+
+
+def test_an_error_is_a_message_and_no_traceback(client: BlockingKernelClient) -> None:
+    reply = client.execute("%apptainer exce", reply=True, timeout=TIMEOUT_S)
+    assert reply["content"]["ename"] == "SpecError"
+    assert reply["content"]["traceback"] == ["SpecError: there is no command 'exce'\nHint: did you mean `exec`?"]
+    assert client.execute("x = 1", reply=True, timeout=TIMEOUT_S)["content"]["status"] == "ok"
