@@ -54,6 +54,9 @@ def _take_source(words: Sequence[str]) -> tuple[str, list[str]]:
     chosen = [word for word in words if word in _SOURCES]
     if len(chosen) > 1:
         raise SpecError(f"the body is one recipe: {' or '.join(chosen)}, not both")
+    if "--detach" in words:
+        # The recipe's file goes with the cell.
+        raise SpecError("--detach is for a recipe in a file", hint="`%%apptainer --bg build …` does not wait either")
     rest = [_ENGINE_FLAGS.get(word, word) for word in words if word not in _SOURCES]
     return (chosen[0] if chosen else ""), [word for word in rest if word]
 

@@ -1014,6 +1014,7 @@ RAISED_ELSEWHERE = {
     e.OverlayImageMismatch: "overlays.ready",
     e.ImageBusy: "kernels.usage",
     e.ServiceEnded: "magics.services",
+    e.ProcessNotOrphaned: "gpu.orphans",
     e.ImageMismatch: "images.digest",
 }
 

@@ -85,6 +85,7 @@ BAD = [
         "a set does not travel",
         "pickle",
     ),
+    ("%%apptainer build --detach x.sif\nBootstrap: docker\n", "--detach is for a recipe in a file", "--bg"),
     ("%%apptainer build --dockerfile --environment x.sif\nFROM a", "one recipe", ""),
     ("%%apptainer exec --nosuch $image\nls", "`exec` has no option --nosuch", "help exec"),
 ]
