@@ -12,6 +12,7 @@ from ..config import ApptainerConfig, load_config
 from ..engine.locate import get_engine
 from ..errors import SpecError
 from ..images.build import COMPRESSIONS, BuildOptions, check_build, raise_for_errors
+from ..images.build_secrets import parse_secret
 from ..images.lock import load_lock
 from ..images.recipes.sources import Kind
 from ..images.reproducible import load_epoch
@@ -41,6 +42,7 @@ def add_build(commands: Any) -> None:
         "build work.sif --environment environment.yml --pypi",
         "build tool.sif --dockerfile Dockerfile --print > tool.def",
         "build again.sif --lock lab.lock.json",
+        "build tool.sif --dockerfile Dockerfile --secret id=token,src=$HOME/.token",
     )
     parser.add_argument("out", metavar="OUT", help="the image's file, such as analysis.sif")
     parser.add_argument(
@@ -64,6 +66,14 @@ def add_build(commands: Any) -> None:
     )
     parser.add_argument(
         "--build-arg", action="append", default=[], metavar="K=V", help="an argument of the recipe (again for more)"
+    )
+    parser.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="id=NAME[,src=FILE|,env=VAR]",
+        help="a password or token for the recipe's scripts, as the file /mnt/secrets/NAME, and for RUN --mount=type=secret; "
+        "no log, argument or image has it (again for more)",
     )
     parser.add_argument(
         "--base",
@@ -119,6 +129,7 @@ def _build(arguments: argparse.Namespace) -> int:
         has_host_settings=arguments.host_settings or bool(arguments.ca_bundle),
         ca_bundle=Path(ca_bundle).expanduser() if ca_bundle else None,
         epoch=_find_epoch(arguments),
+        secrets=tuple(parse_secret(text) for text in arguments.secret),
         no_https=tuple(settings.no_https),
     )
     engine = get_engine(settings.engine_path or None, places=places)

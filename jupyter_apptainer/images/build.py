@@ -24,9 +24,11 @@ from ..errors import BuildError, CommandError, RecipeInvalid, SpecError
 from ..places import Places, make_private_dir
 from ..tasks.report import Report
 from .build_log import BuildLog, OnProgress
+from .build_secrets import Secrets, SecretSource
 from .host_apt import find_apt_sources, write_apt_settings
 from .host_settings import MOUNT_POINT, build_variables, find_ca_bundle, load_host_settings, write_build_settings
 from .ingredients import BaseDigests, make_record
+from .inventory import find_in_files
 from .pack import Packing
 from .pinned import restore_folder, restore_text
 from .pins import write_pins
@@ -56,7 +58,7 @@ class BuildOptions:
     has_host_settings: the host's certificates, proxies, pip indexes and apt mirror reach %post, and do not stay. ca_bundle: the
     certificates, by default those that SSL_CERT_FILE and the like name. epoch: seconds since 1970, for an image that does
     not depend on the time at which it is made; None for SOURCE_DATE_EPOCH, and where that is not set, the time counts.
-    no_https: registries that speak plain http, as HOST or HOST:PORT; "*" is all.
+    no_https: registries that speak plain http, as HOST or HOST:PORT; "*" is all. secrets: for scripts, as files in /mnt/secrets.
     """
 
     compression: str = "lz4"
@@ -65,6 +67,7 @@ class BuildOptions:
     ca_bundle: Path | None = None
     epoch: int | None = None
     no_https: tuple[str, ...] = ()
+    secrets: tuple[SecretSource, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,19 +217,21 @@ class _Build:
         self._options = options
         self._environ = os.environ if environ is None else environ
         self._epoch = load_epoch(self._environ) if self._options.epoch is None else self._options.epoch
-        self._needs_folder = bool(recipe.secret_args) or self._epoch is not None
+        self._secrets = Secrets(self._options.secrets, places, self._environ)
+        self._needs_folder = bool(recipe.secret_args) or self._epoch is not None or bool(self._secrets)
         # Named before they are made, so that an interrupt at any moment finds them.
         self._scratch = _find_scratch(places, self._environ) / f"build-{secrets.token_hex(4)}"
         self._fresh = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}")
         self._findings: tuple[Finding, ...] = ()
         self._texts: tuple[Text, ...] = ()
         self._started = time.monotonic()
-        self.log = BuildLog(places.cache / "builds", self._target.stem, on_progress, report)
+        self.log = BuildLog(places.cache / "builds", self._target.stem, on_progress, report, self._secrets.redact)
 
     def clean_up(self) -> None:
         """Remove all that is not the finished image or the log."""
         self.log.close()
         self._fresh.unlink(missing_ok=True)
+        self._secrets.remove()
         remove_build_folder(self._scratch)
 
     def iter_steps(self) -> Steps:
@@ -271,20 +276,24 @@ class _Build:
         temporary.mkdir()
         settings_folder.mkdir()
         (self._scratch / "recipe.def").write_text(self._recipe.definition, encoding="utf-8")
+        environ = {name: value for name, value in self._environ.items() if name not in self._secrets.variables}
+        shown = (self._secrets.write(),) if self._secrets else ()
+        if shown:
+            (settings_folder / "secrets").mkdir()
         added = {"APPTAINER_TMPDIR": str(temporary)}
         fixed = build_epoch_variables(self._epoch) if self._epoch is not None else {}
         if not self._options.has_host_settings:
             fixed |= self._write_pins(settings_folder, {})
-            binds = (f"{settings_folder}:{MOUNT_POINT}",) if self._recipe.pins else ()
-            return build_engine_environment(self._environ, fixed) | added, binds
+            binds = (f"{settings_folder}:{MOUNT_POINT}",) if self._recipe.pins or shown else ()
+            return build_engine_environment(environ, fixed) | added, (*binds, *shown)
         settings = load_host_settings(self._environ, self._options.ca_bundle)
         apt = self._write_apt_settings(settings_folder, has_certificates=bool(settings.ca_bundle))
         fixed |= self._write_pins(settings_folder, apt)
         variables = {name: _escape(value) for name, value in (build_variables(settings) | apt).items()} | fixed
-        env = build_engine_environment({**settings.proxies, **self._environ}, variables) | added
+        env = build_engine_environment({**settings.proxies, **environ}, variables) | added
         if settings.ca_bundle:
             env["SSL_CERT_FILE"] = str(settings.ca_bundle)
-        return env, write_build_settings(settings, settings_folder, apt)
+        return env, (*write_build_settings(settings, settings_folder, apt), *shown)
 
     def _write_apt_settings(self, folder: Path, *, has_certificates: bool) -> dict[str, str]:
         recipe = self._recipe
@@ -345,6 +354,18 @@ class _Build:
         if error:
             raise self._explain(error)
         packing.conclude()
+        self._check_secrets()
+
+    def _check_secrets(self) -> None:
+        """Raise BuildError where a script has left a secret in the image, which is not kept then."""
+        needles = self._secrets.list_needles()
+        found = find_in_files(self._engine, str(self._fresh), needles) if needles else []
+        if found:
+            shown = ", ".join(f"{name} in {'/' + path if path else 'its definition'}" for name, path in found[:5])
+            raise BuildError(
+                f"{self._target} was not kept, for a secret has stayed in it: {shown}",
+                hint="read the file where the secret is needed, and remove what a program has written it to",
+            )
 
     def _make_record(self) -> Text:
         bundle = self._options.ca_bundle or find_ca_bundle(self._environ)
@@ -358,11 +379,13 @@ class _Build:
 
     def _explain(self, error: CommandError) -> CommandError:
         self.log.close()
+        redact = self._secrets.redact
+        error.log_tail = tuple(map(redact, error.log_tail))
         if type(error) not in (CommandError, BuildError):
             # Its own message and hint say more: no space, no user namespaces, no such image in the registry, …
             return error
         return BuildError(
-            error.message.replace(str(self._scratch / "recipe.def"), str(self._recipe.source)),
+            redact(error.message.replace(str(self._scratch / "recipe.def"), str(self._recipe.source))),
             hint=f"{error.hint + '; ' if error.hint else ''}the whole log is in {self.log.path}",
             command=error.command,
             returncode=error.returncode,

@@ -36,12 +36,20 @@ OnProgress = Callable[[str], None]
 class BuildLog:
     """The log of one build. A file of mode 0600: what scripts print may be nobody else's business."""
 
-    def __init__(self, folder: Path, name: str, on_progress: OnProgress, report: Report | None = None) -> None:
-        """report: of the task that this build is; its log is the build's."""
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        on_progress: OnProgress,
+        report: Report | None = None,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        """report: of the task that this build is; its log is the build's. redact: takes secrets out of a line."""
         self.path = report.log_path if report else folder / f"{name}-{secrets.token_hex(3)}.log"
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._on_progress = on_progress
         self._report = report
+        self._redact = redact
         self._packages = PackageCount()
         self._lines: list[str] = []
         self._readers: dict[Stream, BarReader] = {
@@ -80,7 +88,7 @@ class BuildLog:
         self._add()
 
     def _add(self) -> None:
-        lines, self._lines[:] = self._lines[:], []
+        lines, self._lines[:] = [self._redact(line) for line in self._lines], []
         if not lines:
             return
         with self.path.open("a", encoding="utf-8") as stream:

@@ -10,7 +10,9 @@ from ..engine.environment import build_engine_environment
 from ..engine.image_commands import build_cache_clean
 from ..engine.locate import EngineInfo
 from ..engine.runner import Runner
+from ..instances.janitor import remove_tree
 from ..places import Places
+from .build_secrets import find_left_secrets
 from .catalogue import find_stale_contents
 from .records import iter_records, remove_record
 from .starter import remove_build_folder
@@ -29,6 +31,10 @@ class Leftover:
 def clean_images(places: Places, folders: Iterable[Path], *, is_dry: bool = False) -> list[Leftover]:
     """Remove leftovers and return them. is_dry: only look."""
     found = [*_clean_parts([*folders, places.scratch], is_dry), *_clean_records(places, is_dry)]
+    for path in find_left_secrets(places):
+        found.append(Leftover(str(path), "secrets of a build that was killed"))
+        if not is_dry:
+            remove_tree(str(path))
     for path in find_stale_contents(places):
         found.append(
             Leftover(str(path), "what is kept about an image that has changed or is gone", path.stat().st_size)

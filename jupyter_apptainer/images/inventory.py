@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -34,6 +34,7 @@ _BLOCK = 1 << 20
 _SHORT = 16
 _MAX_TABLE_BYTES = 1 << 30
 _MAX_KEPT_BYTES = 64 << 20
+OnFound = Callable[[str, bytes], object]
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,23 @@ def read_inventory(engine: EngineInfo, path: str) -> Inventory:
     return Inventory(files, find_packages(kept))
 
 
+def find_in_files(engine: EngineInfo, path: str, needles: Mapping[bytes, str]) -> list[tuple[str, str]]:
+    """Search all files of a SIF or squashfs for pieces of bytes; return (value of `needles`, path) of what is found.
+
+    What lies beside the file system, such as the definition, is searched as well, and has no path.
+    """
+    identity = check_image(path)
+    offset = _find_offset(identity)
+    found: list[tuple[str, str]] = []
+    with open(identity.real_path, "rb") as head:
+        beside = head.read(offset)
+    found += [(name, "") for needle, name in needles.items() if needle in beside]
+    argv = ("unsquashfs", "-offset", str(offset), "-pf", "-", identity.real_path)
+    with stream_companion(engine, argv, f"read {path}") as stream:
+        _read_stream(stream, {}, lambda file, needle: found.append((needles[needle], file)), tuple(needles))
+    return list(dict.fromkeys(found))
+
+
 def _find_offset(identity: ImageIdentity) -> int:
     if identity.kind == "squashfs":
         return 0
@@ -109,16 +127,21 @@ def _find_offset(identity: ImageIdentity) -> int:
 # --- the stream of unsquashfs
 
 
-def _read_stream(stream: IO[bytes], kept: dict[str, bytes]) -> dict[str, Entry]:
+def _read_stream(
+    stream: IO[bytes], kept: dict[str, bytes], on_found: OnFound = lambda *_: None, needles: Sequence[bytes] = ()
+) -> dict[str, Entry]:
     rest, table = _read_table(stream)
     files: dict[str, Entry] = {}
     links: list[tuple[str, str]] = []
-    contents = _Contents(stream, rest)
+    contents = _Contents(stream, rest, needles)
     for path, kind, words in _iter_rows(table):
         if kind == "L":
             links.append((path, os.fsdecode(_ESCAPE.sub(rb"\1", words))))
         elif kind in _KINDS:
             files[path] = _parse_entry(path, kind, words, contents, kept)
+            for needle in contents.found:
+                on_found(path, needle)
+            contents.found.clear()
     for path, target in links:
         files[path] = files[target]
         if target in kept and is_wanted(path):
@@ -162,17 +185,26 @@ def _parse_entry(path: str, kind: str, words: bytes, contents: _Contents, kept: 
 class _Contents:
     """The files behind the table, one after the other."""
 
-    def __init__(self, stream: IO[bytes], rest: bytes) -> None:
+    def __init__(self, stream: IO[bytes], rest: bytes, needles: Sequence[bytes] = ()) -> None:
         self._stream = stream
         self._rest = rest
+        self._needles = needles
+        self._overlap = max(map(len, needles), default=1) - 1
+        # Those that the files have been found to hold.
+        self.found: set[bytes] = set()
 
     def read(self, size: int, *, keep: bool) -> tuple[str, bytes | None]:
         """Return the digest of the next `size` bytes, and them where they are wanted."""
         digest = hashlib.sha256()
         parts: list[bytes] | None = [] if keep and size <= _MAX_KEPT_BYTES else None
+        before = b""
         while size:
             block = self._take(min(size, _BLOCK))
             digest.update(block)
+            if self._needles:
+                window = before + block
+                self.found.update(needle for needle in self._needles if needle in window)
+                before = window[-self._overlap :] if self._overlap else b""
             if parts is not None:
                 parts.append(block)
             size -= len(block)

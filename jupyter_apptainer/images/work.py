@@ -19,6 +19,7 @@ from ..places import find_places
 from ..tasks.model import TaskSpec
 from ..tasks.report import Report
 from .build import BuildOptions, build_image
+from .build_secrets import SecretSource
 from .catalogue import list_images
 from .lock import load_lock
 from .rebuild import choose_options, load_locked_recipe
@@ -86,7 +87,7 @@ def plan_build(
         args={
             "source": asdict(source) | _make_absolute(source),
             "target": path,
-            "options": {name: _to_json(value) for name, value in vars(chosen).items()},
+            "options": {name: _to_json(value) for name, value in asdict(chosen).items()},
             "engine": engine,
         },
         target=path,
@@ -100,6 +101,7 @@ def run_build(args: Mapping[str, Any], report: Report) -> dict[str, Any]:
     recipe = RecipeSource(**args["source"]).load()
     values = dict(args["options"])
     bundle = values.get("ca_bundle")
+    values["secrets"] = tuple(SecretSource(**each) for each in values.get("secrets", ()))
     options = BuildOptions(**{**values, "ca_bundle": Path(bundle) if bundle else None})
     engine = get_engine(args["engine"] or None, places=report.places)
     built = build_image(engine, report.places, recipe, Path(args["target"]), options, report=report)

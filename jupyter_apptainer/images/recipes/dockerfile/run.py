@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 
 from ..write import build_command, build_print, build_subshell, is_misread
 from .instructions import Instruction
+from .secret_mount import parse_secret_mount
 from .state import DEFAULT_SHELL, StageState
 
 _HEREDOC_ALONE = re.compile(r"^<<-?['\"]?[^\s'\"]+['\"]?$")
@@ -29,7 +31,10 @@ def add_run(state: StageState, instruction: Instruction) -> None:
     if state.workdir.known != "/":
         # Again for each, for the folder may have been made anew.
         state.add(f"cd {state.workdir.shell}")
+    secrets = [each for each in map(parse_secret_mount, _iter_mounts(instruction)) if each]
+    state.add(*[line for secret in secrets for line in secret.begin])
     state.add(*_build_body(state, instruction))
+    state.add(*[line for secret in secrets for line in secret.end])
 
 
 def _build_body(state: StageState, instruction: Instruction) -> list[str]:
@@ -53,6 +58,10 @@ def _run_in_shell(state: StageState, script: str) -> list[str]:
     return build_command(state.shell, script)
 
 
+def _iter_mounts(instruction: Instruction) -> Iterator[str]:
+    return (value for name, value in instruction.flags if name == "mount")
+
+
 def _build_program(content: str) -> list[str]:
     """A here-document with an interpreter in its first line is a program."""
     first, *rest = build_print(content)
@@ -70,13 +79,21 @@ def _report_flags(state: StageState, instruction: Instruction) -> None:
             state.report(
                 instruction, "note", "mount-cache", f"the cache of {value} is not mounted: what is written there stays"
             )
+        elif name == "mount" and kind == "secret" and parse_secret_mount(value):
+            state.report(
+                instruction,
+                "note",
+                "mount-secret",
+                f"--mount={value}: the command finds it where the build is given it",
+                "`--secret id=NAME,src=FILE` or `--secret id=NAME,env=VARIABLE`",
+            )
         elif name == "mount" and kind in ("secret", "ssh"):
             state.report(
                 instruction,
                 "warning",
                 "mount-secret",
                 f"--mount={value} is left out: the command will not find it",
-                "build with `--bind FILE:/run/secrets/NAME` by hand, or fetch what needs it before",
+                "`--mount=type=secret,id=NAME` and `--secret id=NAME,src=FILE` bring a file such as a key",
             )
         elif name == "mount" and kind == "bind":
             state.report(
