@@ -13,8 +13,8 @@ from typing import Any
 from ..errors import InstanceNotFound
 from ..instances.janitor import end_entry
 from ..instances.ledger import iter_entries
+from ..instances.listing import list_instances
 from ..instances.model import LedgerEntry
-from ..instances.stats import read_stats
 from ..places import find_places
 from .verbs import add_verb
 
@@ -53,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print the table."""
-    rows = [_to_row(entry) for entry in iter_entries(find_places())]
+    rows = [row.to_json() for row in list_instances(iter_entries(find_places()))]
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return 0
@@ -102,25 +102,3 @@ def _get_matching(pattern: str) -> list[LedgerEntry]:
             f"no instance of ours is named {pattern!r}", hint="`jupyter apptainer instance list` shows them"
         )
     return found
-
-
-def _to_row(entry: LedgerEntry) -> dict[str, object]:
-    instance = entry.instance
-    is_running = instance is not None and instance.init.is_alive()
-    stats = read_stats(instance) if instance is not None and is_running else None
-    state = "running" if is_running else "starting" if instance is None else "dead"
-    return {
-        "name": entry.name,
-        "instance": entry.instance_name,
-        "state": state if entry.owner.is_alive() else "orphaned",
-        "kernel_id": entry.kernel_id,
-        "label": entry.label,
-        "image": entry.image,
-        "started_at": entry.started_at,
-        "owner_pid": entry.owner.pid,
-        "init_pid": instance.init.pid if instance else None,
-        "processes": stats.processes if stats else 0,
-        "memory_bytes": stats.memory_bytes if stats else 0,
-        "cpu_s": stats.cpu_s if stats else 0.0,
-        "overlays": list(entry.overlays),
-    }

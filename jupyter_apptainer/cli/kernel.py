@@ -12,6 +12,7 @@ from typing import Any
 from ..config import ApptainerConfig, load_config
 from ..engine.environment import is_bending
 from ..errors import SpecError
+from ..kernels.describe import describe_kernelspec, hide_secrets
 from ..kernels.explain import build_report, render_plan
 from ..kernels.fields import FIELDS
 from ..kernels.health import Finding, check_kernelspec
@@ -32,7 +33,7 @@ from .container_options import add_container_options, build_config
 from .kernel_discover import add_discover_parser
 from .kernel_sources import add_source_options, count_errors, load_source, print_remarks
 from .kernel_write import add_scope_options, merge_config, probe_spec, write_kernel
-from .output import GREEN, RED, YELLOW, hide_secrets, is_yes, paint, print_json, print_note, print_table
+from .output import GREEN, RED, YELLOW, is_yes, paint, print_json, print_note, print_table
 from .progress import show_progress
 from .running import add_running_verbs
 from .verbs import AnyOrderParser, add_verb
@@ -235,7 +236,7 @@ def _edit(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     kernels = [(found, _find_findings(found)) for found in iter_kernelspecs()]
     if arguments.json:
-        print_json([_describe(found, findings) for found, findings in kernels])
+        print_json([describe_kernelspec(found, findings) for found, findings in kernels])
         return 0
     if not kernels:
         print_note("There is no container kernel yet: `jupyter apptainer kernel add NAME IMAGE` makes one.")
@@ -255,7 +256,7 @@ def _show(arguments: argparse.Namespace) -> int:
     found = get_kernelspec(arguments.name)
     findings = _find_findings(found)
     if arguments.json:
-        print_json(_describe(found, findings))
+        print_json(describe_kernelspec(found, findings))
         return 0
     print(f"{found.name}: {found.display_name}")
     print(f"  folder    {found.folder}")
@@ -270,7 +271,7 @@ def _check(arguments: argparse.Namespace) -> int:
     found = get_kernelspec(arguments.name)
     findings = _find_findings(found, is_deep=True)
     if arguments.json:
-        print_json(_describe(found, findings))
+        print_json(describe_kernelspec(found, findings))
     else:
         _print_findings(findings)
     return int(any(finding.status == "fail" for finding in findings))
@@ -345,18 +346,6 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
 
 def _mark(finding: Finding) -> str:
     return paint(*_MARKS[finding.status])
-
-
-def _describe(found: Kernelspec, findings: tuple[Finding, ...]) -> dict[str, object]:
-    return {
-        "name": found.name,
-        "display_name": found.display_name,
-        "language": found.language,
-        "folder": str(found.folder),
-        "config": hide_secrets(found.config),
-        "is_ready": all(finding.status == "ok" for finding in findings),
-        "findings": [asdict(finding) for finding in findings],
-    }
 
 
 def _format(value: object) -> str:

@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..config import ApptainerConfig, load_config
-from ..engine.locate import get_engine
 from ..images.probe import ImageProbe
-from ..kernels.kernelspecs import add_kernelspec, build_display_name, check_name, iter_kernelspecs
-from ..kernels.local_image import find_local_image
-from ..kernels.prepare import check_kernel, check_request
+from ..kernels.adding import KernelRequest, probe_request, write_request
+from ..kernels.kernelspecs import check_name, iter_kernelspecs
 from ..kernels.spec import ContainerSpec, parse_container_spec, resolve_paths
 from ..places import find_places
 from .kernel_sources import Source
@@ -45,46 +43,32 @@ def merge_config(source: Mapping[str, object], given: Mapping[str, object]) -> d
 
 def write_kernel(name: str, given: Mapping[str, object], source: Source, arguments: argparse.Namespace) -> Path:
     """Check the kernel against the image, write it, tell its name, and return its folder. Raises SpecError and what the image lacks."""
-    name = check_name(name)
     origin = f"the command line and {source.origin}" if source.origin else "the command line"
     spec = parse_container_spec(merge_config(source.config, given), origin=origin)
-    probe = None if arguments.no_check else probe_spec(resolve_paths(spec, os.getcwd(), os.environ))
     language = getattr(arguments, "language", None) or source.language or "python"
-    taken = {known.display_name for known in iter_kernelspecs() if known.name != name}
-    display_name = getattr(arguments, "display_name", None) or build_display_name(
-        spec,
-        name=name,
-        language=language,
-        version=probe.python_version if probe and language == "python" else None,
-        title=source.display_name if language != "python" else None,
-        taken=taken,
-    )
-    folder = add_kernelspec(
-        name,
-        spec,
-        display_name=display_name,
+    request = KernelRequest(
+        name=check_name(name),
+        spec=spec,
+        display_name=getattr(arguments, "display_name", None),
         language=language,
         scope=arguments.scope,
-        replace=arguments.replace,
-        debugger=bool(probe and probe.has_debugger and language == "python"),
-        curve=bool(probe and probe.has_curve and language == "python"),
+        is_replacing=arguments.replace,
+        title=source.display_name,
         logos=source.logos,
         interrupt_mode=source.interrupt_mode,
         metadata=source.metadata,
     )
-    print_note(f'Jupyter shows the kernel as "{display_name}".')
-    if not any(known.folder == folder for known in iter_kernelspecs()):
+    probe = None if arguments.no_check else probe_spec(resolve_paths(spec, os.getcwd(), os.environ))
+    added = write_request(request, probe)
+    print_note(f'Jupyter shows the kernel as "{added.display_name}".')
+    if not any(known.folder == added.folder for known in iter_kernelspecs()):
         print_note(
             "This Jupyter does not look there, or finds another kernel of that name first: see `jupyter --paths`."
         )
-    return folder
+    return added.folder
 
 
 def probe_spec(spec: ContainerSpec) -> ImageProbe | None:
     """Look at the host and ask the image. Paths in `spec` are absolute."""
-    settings, places = ApptainerConfig(config=load_config()), find_places()
-    spec = find_local_image(spec, places)
-    check_request(spec, places)
-    engine = get_engine(settings.engine_path or None, places=places)
     with show_progress() as on_progress:
-        return check_kernel(engine, spec, places, settings, on_progress=on_progress)
+        return probe_request(spec, find_places(), ApptainerConfig(config=load_config()), on_progress=on_progress)

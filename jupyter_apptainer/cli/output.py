@@ -6,9 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
-
-from ..engine.command import REDACTED, is_secret_name
 
 GREEN, YELLOW, RED = "32", "33", "31"
 
@@ -49,11 +46,3 @@ def is_yes(question: str) -> bool:
         return False
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def hide_secrets(config: Any) -> dict[str, Any]:
-    """Return a kernel's configuration without the values of variables that look secret."""
-    env = config.get("env")
-    if not isinstance(env, dict):
-        return dict(config)
-    return {**config, "env": {name: REDACTED if is_secret_name(name) else value for name, value in env.items()}}
