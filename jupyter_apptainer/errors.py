@@ -56,6 +56,7 @@
     ├─ TaskError                       a piece of long work, as such
     │  ├─ TaskNotFound
     │  ├─ TaskConflict                 another one makes the same thing of something else
+    │  ├─ TooManyTasks                 a server's queue is full
     │  ├─ TaskCancelled
     │  ├─ TaskLost                     its process was killed
     │  └─ TaskFailed                   by a fault that has no class of its own
@@ -409,6 +410,11 @@ class TaskNotFound(TaskError):
 
 class TaskConflict(TaskError):
     code = "task-conflict"
+
+
+class TooManyTasks(TaskError):
+    code = "too-many-tasks"
+    default_hint = "wait until some are over, or cancel some"
 
 
 class TaskCancelled(TaskError):

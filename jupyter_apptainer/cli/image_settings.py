@@ -7,11 +7,10 @@ from pathlib import Path
 
 from ..config import ApptainerConfig, load_config
 from ..engine.locate import EngineInfo, get_engine
-from ..errors import SpecError
+from ..images import choices
 from ..images.catalogue import find_image_dirs
-from ..images.host_settings import find_ca_bundle
 from ..images.transfer import Settings
-from ..places import Places, find_places, make_private_dir
+from ..places import Places, find_places
 
 
 def load_settings() -> ApptainerConfig:
@@ -31,16 +30,10 @@ def find_folders(places: Places) -> list[Path]:
 
 
 def choose_target(places: Places, name: str) -> Path:
-    """Return where an image of this file name goes if nobody says: the first configured folder that is there, else our own."""
-    folder = next((path for path in find_folders(places) if path.is_dir()), None)
-    return (folder or make_private_dir(places.images)) / name
+    """Return where an image of this file name goes if nobody says."""
+    return choices.choose_target(places, load_settings(), name)
 
 
 def build_transfer_settings(*, no_https: bool) -> Settings:
     """Return how registries are reached. Raises SpecError where the file of certificates is not there."""
-    settings = load_settings()
-    bundle = os.path.expanduser(settings.ca_bundle)
-    if bundle and not os.path.isfile(bundle):
-        raise SpecError(f"ca_bundle: {bundle!r} is no file; expected a file of certificates in PEM format")
-    found = bundle or find_ca_bundle(os.environ)
-    return Settings(no_https=("*",) if no_https else tuple(settings.no_https), ca_bundle=str(found) if found else None)
+    return choices.build_transfer_settings(load_settings(), no_https=no_https)

@@ -18,6 +18,7 @@ _IN_MODIFY = 0x2
 _IN_CLOSE_WRITE = 0x8
 _IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100
+_IN_DELETE = 0x200
 _BLIND_WAIT_S = 0.02
 _EVENT = struct.Struct("iIII")
 
@@ -25,15 +26,16 @@ _EVENT = struct.Struct("iIII")
 class DirectoryWatch:
     """Tells when something appears in a folder: `fileno()` becomes readable; `drain()` returns the names.
 
-    has_writes: tells of each write to a file there, too. Raises OSError where the folder does not exist, or where the user's inotify watches are used up.
+    has_writes: tells of each write to a file there, too. has_removals: of what disappears. Raises OSError where the folder does not exist, or where the user's inotify watches are used up.
     """
 
-    def __init__(self, path: str, *, has_writes: bool = False) -> None:
+    def __init__(self, path: str, *, has_writes: bool = False, has_removals: bool = False) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._descriptor < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1")
         wanted = _IN_CLOSE_WRITE | _IN_MOVED_TO | _IN_CREATE | (_IN_MODIFY if has_writes else 0)
+        wanted |= _IN_DELETE if has_removals else 0
         watch = libc.inotify_add_watch(self._descriptor, os.fsencode(path), wanted)
         if watch < 0:
             error = ctypes.get_errno()

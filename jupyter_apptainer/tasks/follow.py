@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack
@@ -37,10 +38,10 @@ def follow_task(places: Places, task_id: str, *, offset: int = 0) -> Iterator[Up
 
 
 async def follow_task_async(places: Places, task_id: str, *, offset: int = 0) -> AsyncIterator[Update]:
-    """`follow_task` for code on an event loop; nothing blocks it but the reading of two small files."""
+    """`follow_task` for code on an event loop."""
     with _Watch(places, task_id, offset) as watch:
         while not watch.is_over:
-            for update in watch.read():
+            for update in await asyncio.to_thread(lambda: list(watch.read())):
                 yield update
             if not watch.is_over:
                 await wait_readable(watch.descriptors, _LONGEST_WAIT_S)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..errors import TaskConflict, TaskFailed, TaskNotFound
+from ..errors import TaskConflict, TaskFailed, TaskNotFound, TooManyTasks
 from ..places import Places, make_private_dir
 from .model import Task, TaskSpec
 from .stop import VARIABLE, end_strays
@@ -32,12 +32,14 @@ def start_task(
     *,
     environ: Mapping[str, str] | None = None,
     limit: int | None = None,
+    queue_limit: int | None = None,
     retry_of: str = "",
 ) -> Started:
     """Start a task, or join the one that makes the same target from the same things, and return at once.
 
     environ: of the worker, by default this process's. limit: wait in line while that many others are active.
-    Raises TaskConflict where the target is being made from something else.
+    queue_limit: how many may be active or wait. Raises TaskConflict where the target is being made from something else,
+    TooManyTasks.
     """
     make_private_dir(places.tasks)
     with lock_tasks(places):
@@ -45,6 +47,8 @@ def start_task(
         joined = _find_same(active, spec)
         if joined:
             return Started(joined, True)
+        if queue_limit is not None and len(active) >= queue_limit:
+            raise TooManyTasks(f"{len(active)} tasks run or wait already")
         clean_tasks(places)
         end_strays(places, {task.id for task in active})
         task = Task(id=_choose_id(places), spec=spec, limit=limit, retry_of=retry_of)
@@ -54,22 +58,30 @@ def start_task(
 
 
 async def start_task_async(
-    places: Places, spec: TaskSpec, *, environ: Mapping[str, str] | None = None, limit: int | None = None
+    places: Places,
+    spec: TaskSpec,
+    *,
+    environ: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    queue_limit: int | None = None,
 ) -> Started:
     """`start_task` for code on an event loop."""
-    return await asyncio.to_thread(start_task, places, spec, environ=environ, limit=limit)
+    return await asyncio.to_thread(start_task, places, spec, environ=environ, limit=limit, queue_limit=queue_limit)
 
 
 def retry_task(
-    places: Places, task_id: str, *, environ: Mapping[str, str] | None = None, limit: int | None = None
+    places: Places,
+    task_id: str,
+    *,
+    environ: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    queue_limit: int | None = None,
 ) -> Started:
     """Start a task that is over anew, with what its files are now. One that still runs is joined. Raises TaskNotFound."""
     task = get_task(places, task_id)
-    return (
-        Started(task, True)
-        if not task.is_over
-        else start_task(places, task.spec, environ=environ, limit=limit, retry_of=task.id)
-    )
+    if not task.is_over:
+        return Started(task, True)
+    return start_task(places, task.spec, environ=environ, limit=limit, queue_limit=queue_limit, retry_of=task.id)
 
 
 def _find_same(active: list[Task], spec: TaskSpec) -> Task | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.lock import hold_lock
-from ..errors import TaskLost, TaskNotFound
+from ..errors import TaskConflict, TaskLost, TaskNotFound
 from ..places import Places, write_private_file
 from .model import Task
 
@@ -109,6 +109,16 @@ def is_lost(task: Task) -> bool:
     if task.worker is None:
         return time.time() - task.created_at > _START_S
     return not task.worker.is_alive()
+
+
+def forget_task(places: Places, task_id: str) -> None:
+    """Remove the record of a task that is over; what it made stays. Raises TaskNotFound, and TaskConflict while it is active."""
+    task = get_task(places, task_id)
+    if not task.is_over:
+        raise TaskConflict(
+            f"the task {task.id} is not over", hint=f"`jupyter apptainer tasks cancel {task.id}` ends it"
+        )
+    shutil.rmtree(find_folder(places, task.id), ignore_errors=True)
 
 
 def clean_tasks(places: Places, *, older_than_s: float = KEPT_DAYS * 86400, kept: int = KEPT_TASKS) -> list[Task]:

@@ -1,0 +1,167 @@
+"""GET: what there is. Each handler looks on a thread, changes nothing, and counts as no activity."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+from jupyter_server.auth.decorator import authorized
+from tornado import web
+
+from .. import __version__
+from ..config import ApptainerConfig
+from ..engine.host.storage import build_roles, load_disk
+from ..engine.locate import get_engine
+from ..errors import EngineError
+from ..gpu.read import GpuReader
+from ..images.catalogue import find_image_dirs, list_images
+from ..instances.ledger import iter_entries
+from ..instances.listing import list_instances
+from ..kernels.describe import describe_kernelspec
+from ..kernels.health import check_kernelspec
+from ..kernels.kernelspecs import iter_kernelspecs
+from ..kernels.overlays import find_overlay_users
+from ..kernels.running import iter_running
+from ..kernels.usage import map_kernels_to_images
+from ..overlays.status import observe_overlay
+from ..places import Places
+from ..policy import shows_other_users
+from ..tasks.store import iter_tasks
+from .api import ApiHandler
+from .events import Noun
+
+Look = Callable[[Places, ApptainerConfig], Any]
+
+
+def look_at_status(places: Places, settings: ApptainerConfig) -> dict[str, Any]:
+    """Return versions, and whether the engine can be used: else why not."""
+    engine, problem = None, None
+    try:
+        found = get_engine(settings.engine_path or None, places=places)
+        engine = {"path": found.path, "flavour": found.flavour, "version": ".".join(map(str, found.version))}
+    except EngineError as error:
+        problem = {"code": error.code, "message": error.message, "hint": error.hint}
+    active = sum(not task.is_over for task in iter_tasks(places))
+    return {
+        "version": __version__,
+        "engine": engine,
+        "problem": problem,
+        "hostname": places.hostname,
+        "active_tasks": active,
+        "instances": sum(1 for _ in iter_entries(places)),
+    }
+
+
+def look_at_images(places: Places, settings: ApptainerConfig) -> list[dict[str, Any]]:
+    """Return the images of the configured folders and of kernels; none is started."""
+    kernels = map_kernels_to_images(places, os.environ)
+    images = list_images(places, find_image_dirs(places, settings.image_dirs, os.environ), kernels.values())
+    users: dict[str, list[str]] = {}
+    for name, path in kernels.items():
+        users.setdefault(os.path.realpath(path), []).append(name)
+    return [{**image.to_json(), "kernels": users.get(os.path.realpath(image.path), [])} for image in images]
+
+
+def look_at_instances(places: Places, _: ApptainerConfig) -> list[dict[str, Any]]:
+    """Return the instances of ours on this host, and what they use."""
+    return [row.to_json() for row in list_instances(iter_entries(places))]
+
+
+def look_at_kernels(places: Places, settings: ApptainerConfig) -> dict[str, Any]:
+    """Return the container kernelspecs, and the kernels that run on this host."""
+    engine_path = settings.engine_path or None
+    specs = [
+        describe_kernelspec(found, check_kernelspec(found, places, os.environ, engine_path=engine_path))
+        for found in iter_kernelspecs()
+    ]
+    # A connection file has the key to the kernel beside it; who may read it finds it by `kernel ps`.
+    running = [
+        {name: value for name, value in asdict(kernel).items() if name != "connection_file"}
+        for kernel in iter_running(places)
+    ]
+    return {"kernelspecs": specs, "running": running}
+
+
+def look_at_overlays(places: Places, _: ApptainerConfig) -> list[dict[str, Any]]:
+    """Return our own overlays and those of kernels, how full they are, who uses them."""
+    own: dict[str, tuple[str, ...]] = {str(path): () for path in sorted(places.overlays.glob("*.img"))}
+    users = find_overlay_users(places, os.environ)
+    return [asdict(observe_overlay(path, places, names)) for path, names in {**own, **users}.items()]
+
+
+def look_at_gpus(places: Places, settings: ApptainerConfig) -> dict[str, Any]:
+    """Return the GPUs that this user was given, and which notebook uses them."""
+    with GpuReader(places, show_others=shows_other_users(settings.config)) as reader:
+        return asdict(reader.read())
+
+
+def look_at_storage(places: Places, settings: ApptainerConfig) -> list[dict[str, Any]]:
+    """Return the folders in use, and how much is left on their disks."""
+    try:
+        engine = get_engine(settings.engine_path or None, places=places)
+    except EngineError:
+        engine = None
+    rows = []
+    for role in build_roles(engine, places, os.environ):
+        disk = load_disk(role.path)
+        usage = shutil.disk_usage(disk.path)
+        rows.append(
+            {
+                "name": role.name,
+                "path": str(role.path),
+                "variable": role.variable,
+                "file_system": disk.kind,
+                "free_bytes": disk.free_bytes,
+                "total_bytes": usage.total,
+                "wanted_bytes": role.wanted_mib * 2**20,
+            }
+        )
+    return rows
+
+
+class LookHandler(ApiHandler):
+    """GET of one noun."""
+
+    event: ClassVar[Noun | None] = None
+
+    @staticmethod
+    def look(places: Places, settings: ApptainerConfig) -> Any:
+        """Each noun has its own."""
+        raise NotImplementedError
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        if self.event:
+            self.app.events.look(self.event)
+        self.answer(await self.in_thread(self.look, self.places, self.app.settings_of_ours))
+
+
+def build_look_handler(noun: str, look: Look) -> type[LookHandler]:
+    """Make the handler for a noun, with its own resource for authorizers."""
+    return type(
+        f"{noun.capitalize()}LookHandler",
+        (LookHandler,),
+        {
+            "auth_resource": f"jupyter_apptainer:{noun}",
+            "look": staticmethod(look),
+            "event": _EVENTS.get(noun),
+            "__module__": __name__,
+        },
+    )
+
+
+# Who looks at these is told of what changes.
+_EVENTS: dict[str, Noun] = {"instances": "instance", "gpus": "gpu"}
+LOOKS: dict[str, Look] = {
+    "status": look_at_status,
+    "images": look_at_images,
+    "instances": look_at_instances,
+    "kernels": look_at_kernels,
+    "overlays": look_at_overlays,
+    "gpus": look_at_gpus,
+    "storage": look_at_storage,
+}

@@ -1,0 +1,31 @@
+"""Addresses and their handlers. GET of `overlays` and its changes share one address, and so one handler."""
+
+from __future__ import annotations
+
+from jupyter_server.base.handlers import JupyterHandler
+
+from .api import BASE, UnknownHandler
+from .changes import InstanceHandler, KernelspecHandler, KernelspecsHandler, LoginsHandler, OverlaysHandler
+from .reading import LOOKS, build_look_handler
+from .tasks import TaskHandler, TaskLogHandler, TaskRetryHandler, TasksHandler
+
+_TASK = r"/tasks/([0-9a-f]{1,8})"
+
+
+def build_routes() -> list[tuple[str, type[JupyterHandler]]]:
+    """Return them all; the last one takes what no other does."""
+    looks = [(f"/{noun}", build_look_handler(noun, look)) for noun, look in LOOKS.items() if noun != "overlays"]
+    routes: list[tuple[str, type[JupyterHandler]]] = [
+        *looks,
+        ("/overlays", OverlaysHandler),
+        (r"/instances/(jpa-[A-Za-z0-9_.-]+)", InstanceHandler),
+        ("/kernelspecs", KernelspecsHandler),
+        (r"/kernelspecs/([A-Za-z0-9_.-]+)", KernelspecHandler),
+        ("/logins", LoginsHandler),
+        ("/tasks", TasksHandler),
+        (_TASK, TaskHandler),
+        (rf"{_TASK}/log", TaskLogHandler),
+        (rf"{_TASK}/retry", TaskRetryHandler),
+        ("(?:/.*)?", UnknownHandler),
+    ]
+    return [(BASE + address, handler) for address, handler in routes]

@@ -1,0 +1,112 @@
+"""/tasks: order long work, look at it, read its log, cancel and repeat it. It goes on when the server ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_server.auth.decorator import authorized
+from jupyter_server.utils import url_path_join
+from tornado import web
+
+from ..places import Places
+from ..tasks.model import Task
+from ..tasks.start import Started, retry_task, start_task
+from ..tasks.stop import cancel_task
+from ..tasks.store import forget_task, get_task, iter_tasks, read_log
+from .api import ApiHandler, Refusal
+from .orders import ORDERS, Desk
+
+
+class _TaskHandler(ApiHandler):
+    auth_resource = "jupyter_apptainer:tasks"
+
+    def answer_started(self, started: Started) -> None:
+        """Accepted: where to look, and whether it was under way already."""
+        location = url_path_join(self.base_url, "jupyter-apptainer/v1/tasks", started.task.id)
+        self.set_header("Location", location)
+        self.answer({**to_json(started.task), "is_joined": started.is_joined}, 202)
+
+
+class TasksHandler(_TaskHandler):
+    """All tasks of this host, newest first; a new one."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        self.app.events.look("task")
+        self.answer(await self.in_thread(lambda: [to_json(task) for task in iter_tasks(self.places)]))
+
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        body = self.read_body("Order")
+        desk = Desk(self.places, self.app.settings_of_ours, self.app.root)
+        self.app.events.look("task")
+        self.answer_started(await self.in_thread(self._start, desk, body))
+
+    def _start(self, desk: Desk, body: Any) -> Started:
+        spec = ORDERS[body["kind"]](desk, body.get("args", {}))
+        return start_task(desk.places, spec, limit=self.app.max_tasks, queue_limit=self.app.max_queued_tasks)
+
+
+class TaskHandler(_TaskHandler):
+    """One task. DELETE cancels it, and forgets it where it is over."""
+
+    @web.authenticated
+    @authorized
+    async def get(self, task_id: str) -> None:
+        self.answer(to_json(await self.in_thread(get_task, self.places, task_id)))
+
+    @web.authenticated
+    @authorized
+    async def delete(self, task_id: str) -> None:
+        task = await self.in_thread(_end, self.places, task_id)
+        if task is None:
+            self.set_status(204)
+            self.finish()
+        else:
+            self.answer(to_json(task))
+
+
+class TaskLogHandler(_TaskHandler):
+    """Some of what a task has printed."""
+
+    @web.authenticated
+    @authorized
+    async def get(self, task_id: str) -> None:
+        offset = self.get_query_argument("offset", "0")
+        if not offset.isascii() or not offset.isdigit() or len(offset) > 15:
+            raise Refusal(400, "offset: expected a number of bytes from the beginning")
+        task = await self.in_thread(get_task, self.places, task_id)
+        part = await self.in_thread(read_log, self.places, task.id, int(offset))
+        self.answer({"text": part.text, "next_offset": part.next_offset, "is_over": task.is_over})
+
+
+class TaskRetryHandler(_TaskHandler):
+    """Once more what a task did."""
+
+    @web.authenticated
+    @authorized
+    async def post(self, task_id: str) -> None:
+        started = await self.in_thread(
+            retry_task,
+            self.places,
+            task_id,
+            limit=self.app.max_tasks,
+            queue_limit=self.app.max_queued_tasks,
+        )
+        self.answer_started(started)
+
+
+def to_json(task: Task) -> dict[str, Any]:
+    """Return what clients see of a task: not how it is done."""
+    return {
+        name: value for name, value in task.to_json().items() if name not in ("work", "worker", "fingerprint", "cwd")
+    }
+
+
+def _end(places: Places, task_id: str) -> Task | None:
+    if get_task(places, task_id).is_over:
+        forget_task(places, task_id)
+        return None
+    return cancel_task(places, task_id)
