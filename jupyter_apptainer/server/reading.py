@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any
 
 from jupyter_server.auth.decorator import authorized
 from tornado import web
@@ -122,38 +122,6 @@ def look_at_storage(places: Places, settings: ApptainerConfig) -> list[dict[str,
     return rows
 
 
-class LookHandler(ApiHandler):
-    """GET of one noun."""
-
-    event: ClassVar[Noun | None] = None
-
-    @staticmethod
-    def look(places: Places, settings: ApptainerConfig) -> Any:
-        """Each noun has its own."""
-        raise NotImplementedError
-
-    @web.authenticated
-    @authorized
-    async def get(self) -> None:
-        if self.event:
-            self.app.events.look(self.event)
-        self.answer(await self.in_thread(self.look, self.places, self.app.settings_of_ours))
-
-
-def build_look_handler(noun: str, look: Look) -> type[LookHandler]:
-    """Make the handler for a noun, with its own resource for authorizers."""
-    return type(
-        f"{noun.capitalize()}LookHandler",
-        (LookHandler,),
-        {
-            "auth_resource": f"jupyter_apptainer:{noun}",
-            "look": staticmethod(look),
-            "event": _EVENTS.get(noun),
-            "__module__": __name__,
-        },
-    )
-
-
 # Who looks at these is told of what changes.
 _EVENTS: dict[str, Noun] = {"instances": "instance", "gpus": "gpu"}
 LOOKS: dict[str, Look] = {
@@ -165,3 +133,20 @@ LOOKS: dict[str, Look] = {
     "gpus": look_at_gpus,
     "storage": look_at_storage,
 }
+
+
+def build_look_handler(noun: str, look: Look) -> type[ApiHandler]:
+    """Make the handler for GET of a noun. Its method is its own: `authorized` keeps the resource that it was first asked with."""
+    event = _EVENTS.get(noun)
+
+    class LookHandler(ApiHandler):
+        auth_resource = f"jupyter_apptainer:{noun}"
+
+        @web.authenticated
+        @authorized
+        async def get(self) -> None:
+            if event:
+                self.app.events.look(event)
+            self.answer(await self.in_thread(look, self.places, self.app.settings_of_ours))
+
+    return LookHandler

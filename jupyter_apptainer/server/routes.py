@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_server.base.handlers import JupyterHandler
-
-from .api import BASE, UnknownHandler
+from .api import BASE, ApiHandler, UnknownHandler
 from .changes import InstanceHandler, KernelspecHandler, KernelspecsHandler, LoginsHandler, OverlaysHandler
 from .reading import LOOKS, build_look_handler
 from .tasks import TaskHandler, TaskLogHandler, TaskRetryHandler, TasksHandler
@@ -12,10 +10,10 @@ from .tasks import TaskHandler, TaskLogHandler, TaskRetryHandler, TasksHandler
 _TASK = r"/tasks/([0-9a-f]{1,8})"
 
 
-def build_routes() -> list[tuple[str, type[JupyterHandler]]]:
+def build_routes() -> list[tuple[str, type[ApiHandler]]]:
     """Return them all; the last one takes what no other does."""
     looks = [(f"/{noun}", build_look_handler(noun, look)) for noun, look in LOOKS.items() if noun != "overlays"]
-    routes: list[tuple[str, type[JupyterHandler]]] = [
+    routes: list[tuple[str, type[ApiHandler]]] = [
         *looks,
         ("/overlays", OverlaysHandler),
         (r"/instances/(jpa-[A-Za-z0-9_.-]+)", InstanceHandler),
