@@ -32,6 +32,9 @@ from jupyter_apptainer.kernels.spec import build_json_schema
 from jupyter_apptainer.magics.options import FLAGS, VALUES
 from jupyter_apptainer.magics.own_words import ALIASES
 from jupyter_apptainer.policy import ApptainerPolicy, NotebookPolicy
+from jupyter_apptainer.server.app import ApptainerExtension
+from jupyter_apptainer.server.openapi import load_openapi
+from jupyter_apptainer.tasks.model import Task, TaskSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
@@ -198,7 +201,7 @@ def test_every_field_of_kernel_json_is_in_the_reference() -> None:
     assert not [name for name in UNBUILT if f"`{name}`" not in text]
 
 
-@pytest.mark.parametrize("cls", [ApptainerConfig, ApptainerPolicy, NotebookPolicy])
+@pytest.mark.parametrize("cls", [ApptainerConfig, ApptainerPolicy, NotebookPolicy, ApptainerExtension])
 def test_every_setting_is_in_the_reference(cls: type[Configurable]) -> None:
     traits = cls.class_own_traits(config=True)
     rows = read_table("configuration.md", f"trait of `c.{cls.__name__}`")
@@ -211,6 +214,22 @@ def test_every_variable_is_in_the_reference() -> None:
     text = (REFERENCE / "environment-variables.md").read_text()
     names = [*_KEPT, *(pattern for pattern, _ in ALLOWED), *NEVER, *RESERVED, "JUPYTER_APPTAINER_HOME", VARIABLE]
     assert not [name for name in names if f"`{name}`" not in text]
+
+
+def test_every_field_of_a_task_is_in_the_reference() -> None:
+    written = {name.strip("` ") for cell in read_table("tasks.md", "field of a task") for name in cell.split(",")}
+    assert written == set(Task(id="", spec=TaskSpec(kind="", title="", work="", args={})).to_json())
+
+
+def test_every_route_is_in_the_reference() -> None:
+    rows = read_table("rest.md", "route")
+    written = {(route.partition("?")[0], cells[1].strip("`")) for route, cells in rows.items()}
+    assert written == {
+        (f"{method.upper()} {path}", operation["x-resource"].partition(":")[2])
+        for path, operations in load_openapi()["paths"].items()
+        for method, operation in operations.items()
+        if method != "parameters"
+    }
 
 
 def test_every_exit_status_is_in_the_reference() -> None:

@@ -105,13 +105,13 @@ def _fits(template: str, path: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("root")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("desk")
 
 
 @pytest.fixture(scope="module")
-def shared_server(root: Path, engine: EngineInfo, places: Places) -> Iterator[Server]:
-    server = Server(root, "--ApptainerExtension.max_tasks=1", "--ApptainerExtension.max_queued_tasks=3")
+def shared_server(desk: Path, engine: EngineInfo, places: Places) -> Iterator[Server]:
+    server = Server(desk, "--ApptainerExtension.max_tasks=1", "--ApptainerExtension.max_queued_tasks=3")
     yield server
     server.end()
 

@@ -119,14 +119,14 @@ def test_kernel_is_made_seen_and_ended(api: Api, starter_image: Path) -> None:
     assert api.refuse("DELETE", "/kernelspecs/over-rest") == (404, "not-found")
 
 
-def test_overlay_is_made_and_deleted(api: Api, root: Path) -> None:
+def test_overlay_is_made_and_deleted(api: Api, desk: Path) -> None:
     made = api("POST", "/overlays", {"path": "work.img", "size_mib": 64}, status=201)
-    path = root.resolve() / "work.img"
+    path = desk.resolve() / "work.img"
     assert (made["path"], made["state"]) == (str(path), "ready")
     assert api.refuse("POST", "/overlays", {"path": "work.img", "size_mib": 64}) == (409, "overlay-create-error")
-    (root / "thesis.txt").write_text("years of work")
-    assert api.refuse("DELETE", f"/overlays?path={root.resolve()}/thesis.txt")[0] == 400
-    assert (root / "thesis.txt").exists()
+    (desk / "thesis.txt").write_text("years of work")
+    assert api.refuse("DELETE", f"/overlays?path={desk.resolve()}/thesis.txt")[0] == 400
+    assert (desk / "thesis.txt").exists()
     api("DELETE", f"/overlays?path={path}", status=204)
     assert not path.exists()
 
@@ -147,16 +147,16 @@ class Build:
             pass
 
 
-def make_build(root: Path, name: str) -> Build:
-    pipe, definition, image = root / f"{name}.pipe", root / f"{name}.def", root.resolve() / f"{name}.sif"
+def make_build(desk: Path, name: str) -> Build:
+    pipe, definition, image = desk / f"{name}.pipe", desk / f"{name}.def", desk.resolve() / f"{name}.sif"
     os.mkfifo(pipe)
     definition.write_text(f"Bootstrap: scratch\n\n%setup\n    echo '== Waiting'\n    cat {pipe}\n")
     recipe = {"kind": "def", "path": definition.name}
     return Build({"kind": "image-build", "args": {"recipe": recipe, "target": image.name}}, image, pipe)
 
 
-def test_build_is_ordered_joined_followed_and_forgotten(api: Api, root: Path) -> None:
-    build = make_build(root, "followed")
+def test_build_is_ordered_joined_followed_and_forgotten(api: Api, desk: Path) -> None:
+    build = make_build(desk, "followed")
     with api.subscribe() as events:
         task = api("POST", "/tasks", build.order, status=202)
         joined = api("POST", "/tasks", build.order, status=202)
@@ -180,8 +180,8 @@ def test_build_is_ordered_joined_followed_and_forgotten(api: Api, root: Path) ->
     assert (again["state"], again["error"]["code"]) == ("failed", "recipe-invalid")
 
 
-def test_orders_wait_in_line_and_are_limited(api: Api, root: Path) -> None:
-    builds = [make_build(root, f"line{number}") for number in range(4)]
+def test_orders_wait_in_line_and_are_limited(api: Api, desk: Path) -> None:
+    builds = [make_build(desk, f"line{number}") for number in range(4)]
     with api.subscribe() as events:
         ids = [api("POST", "/tasks", build.order, status=202)["id"] for build in builds[:3]]
         left = set(ids[1:])
@@ -195,9 +195,9 @@ def test_orders_wait_in_line_and_are_limited(api: Api, root: Path) -> None:
     assert not any(build.image.exists() for build in builds)
 
 
-def test_task_outlives_its_server_and_is_cancelled_by_the_next(api: Api, root: Path, places: Places) -> None:
-    build = make_build(root, "outlives")
-    first = Server(root)
+def test_task_outlives_its_server_and_is_cancelled_by_the_next(api: Api, desk: Path, places: Places) -> None:
+    build = make_build(desk, "outlives")
+    first = Server(desk)
     try:
         task_id = Api(first)("POST", "/tasks", build.order, status=202)["id"]
         first.process.send_signal(signal.SIGKILL)
@@ -217,16 +217,16 @@ def test_task_outlives_its_server_and_is_cancelled_by_the_next(api: Api, root: P
 
 
 def test_pull_that_needs_a_password_is_repeated_after_login(
-    root: Path,
+    desk: Path,
     lab: Lab,
     closed_registry: Registry,
     oci_image: OciImage,
     places: Places,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("APPTAINER_CONFIGDIR", str(root / "engine"))
+    monkeypatch.setenv("APPTAINER_CONFIGDIR", str(desk / "engine"))
     monkeypatch.setenv("APPTAINER_CACHEDIR", lab.environ["APPTAINER_CACHEDIR"])
-    server = Server(root, f"--ApptainerConfig.ca_bundle={closed_registry.certificate}")
+    server = Server(desk, f"--ApptainerConfig.ca_bundle={closed_registry.certificate}")
     try:
         api = Api(server)
         args = {"uri": f"docker://{closed_registry.host}/lab/tiny:1", "target": "tiny.sif"}
@@ -266,10 +266,10 @@ class Nobody(Authorizer):
 """
 
 
-def test_authorizer_is_asked_about_each_noun(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_authorizer_is_asked_about_each_noun(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "authorizer_for_tests.py").write_text(_AUTHORIZER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    server = Server(root, "--ServerApp.authorizer_class=authorizer_for_tests.Nobody")
+    server = Server(desk, "--ServerApp.authorizer_class=authorizer_for_tests.Nobody")
     try:
         for method, path, resource in list_operations():
             status, answer = server.ask(method.upper(), f"{BASE}{fill(path)}")
@@ -378,13 +378,13 @@ _SPEC = {"name": "x", "config": {"image": "/x.sif"}}
     ],
 )
 def test_hostile_request_is_refused_and_changes_nothing(
-    api: Api, places: Places, root: Path, method: str, path: str, body: object
+    api: Api, places: Places, desk: Path, method: str, path: str, body: object
 ) -> None:
-    before = sorted(root.rglob("*"))
+    before = sorted(desk.rglob("*"))
     status, code = api.refuse(method, path, body)
     assert 400 <= status < 500, code
     assert api("GET", "/tasks") == []
-    assert sorted(root.rglob("*")) == before
+    assert sorted(desk.rglob("*")) == before
 
 
 def test_broken_json_is_refused(api: Api) -> None:
