@@ -34,6 +34,8 @@ _REAP_S = 2.0
 _LAST_WORDS_S = 3.0
 # Only used where Linux has no pidfds.
 _BLIND_S = 1.0
+# How long messages may collect. A cell that has just begun hears of something that much later.
+_CALM_MS = 200
 
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
@@ -130,20 +132,27 @@ class KernelGuard(threading.Thread):
             self._listener.close()
 
     def _watch(self, ended: int, iopub: IopubListener) -> None:
-        poller = zmq.Poller()
-        for source in (iopub.socket, self._listener.fileno(), *([ended] if ended >= 0 else [])):
+        alarms, poller = zmq.Poller(), zmq.Poller()
+        for source in (self._listener.fileno(), *([ended] if ended >= 0 else [])):
+            alarms.register(source, zmq.POLLIN)
             poller.register(source, zmq.POLLIN)
+        poller.register(iopub.socket, zmq.POLLIN)
         while not self._is_dismissed and self._kernel.is_alive():
             wait_s = self._limits.look() if self._limits.is_needed else None
             if ended < 0:
                 wait_s = min(wait_s or _BLIND_S, _BLIND_S)
-            ready = dict(poller.poll(None if wait_s is None else int(wait_s * 1000)))
+            wait_ms = None if wait_s is None else int(wait_s * 1000)
+            ready = dict(poller.poll(wait_ms))
             if self._listener.fileno() in ready:
                 self._listener.recv(1024)
-            iopub.drain()
+            has_news = iopub.drain()
             if iopub.cell:
                 while self._announcements:
                     self._write(self._announcements.pop(0))
+            if has_news:
+                # Else each message would wake this thread just when its process works on the same one: a cell's round trip takes
+                # a tenth longer then.
+                alarms.poll(_CALM_MS if wait_ms is None else min(_CALM_MS, wait_ms))
         iopub.drain()
 
     def _explain_end(self, iopub: IopubListener) -> None:

@@ -16,6 +16,8 @@ import zmq
 _DELIMITER = b"<IDS|MSG>"
 # ipykernel's and xeus' names for messages about the state of cells. What cells print has other topics, and is not sent to us.
 _TOPICS = (b"kernel.", b"kernel_core.")
+# Short messages; we may look seldom.
+_QUEUE = 100_000
 # libzmq tries again every 0.1 to 0.2 s.
 _RECONNECT_S = 1.5
 _QUIET_S = 0.25
@@ -32,6 +34,7 @@ class IopubListener:
         if connection.get("curve_publickey"):
             self.socket.curve_publickey, self.socket.curve_secretkey = zmq.curve_keypair()
             self.socket.curve_serverkey = _to_bytes(connection["curve_publickey"])
+        self.socket.rcvhwm = _QUEUE
         for topic in _TOPICS:
             self.socket.setsockopt(zmq.SUBSCRIBE, topic)
         self.socket.connect(self._url)
@@ -46,10 +49,13 @@ class IopubListener:
         """The header of the request whose cell runs; the youngest where there are several, empty for none."""
         return next(reversed(self._running.values()), {})
 
-    def drain(self) -> None:
-        """Take note of all that has come."""
+    def drain(self) -> bool:
+        """Take note of all that has come; returns whether there was anything."""
+        count = 0
         while self.socket.poll(0):
             self._note(self.socket.recv_multipart())
+            count += 1
+        return count > 0
 
     def _note(self, frames: Sequence[bytes]) -> None:
         try:
