@@ -18,16 +18,19 @@ class Context:
 
     engine: EngineInfo
     places: Places
-    environ: Mapping[str, str]
     manual: Manual
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables as they are now: a cell may have set some."""
+        return build_terminal_environment(os.environ)
 
 
 def find_context() -> Context:
     """Find the engine as kernels do. Raises EngineNotFound."""
     places = find_places()
     engine = get_engine(ApptainerConfig(config=load_config()).engine_path or None, places=places)
-    environ = build_terminal_environment(os.environ)
-    return Context(engine, places, environ, Manual(engine, places, environ))
+    return Context(engine, places, Manual(engine, places))
 
 
 def build_terminal_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -136,7 +137,7 @@ class ApptainerMagics(Magics):
         if options.proc:
             self._session.user_ns[options.proc] = Result(answer.returncode, answer.stdout, answer.stderr, answer.error)
         if answer.error and options.raises:
-            answer.error.log_tail = tuple(line for line in answer.error.log_tail if line.strip() not in screen.shown)
+            answer.error.log_tail = _leave_new(answer.error.log_tail, screen.shown)
             raise answer.error
         return self._build_result(options, answer, is_cell=request.body is not None)
 
@@ -172,6 +173,11 @@ def unload(shell: InteractiveShell) -> None:
     """Called by `%unload_ext jupyter_apptainer`: Tab completes as before."""
     matchers = shell.Completer.custom_matchers
     matchers[:] = [each for each in matchers if getattr(each, "matcher_identifier", "") != build_matcher.__module__]
+
+
+def _leave_new(lines: Sequence[str], shown: str) -> tuple[str, ...]:
+    """Return the lines that neither the cell nor the message has already; the message says what is FATAL."""
+    return tuple(line for line in lines if line.strip() not in shown and not line.startswith("FATAL:"))
 
 
 def _shown_briefly(error: BaseException) -> BaseException:

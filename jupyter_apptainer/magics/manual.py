@@ -41,9 +41,8 @@ class Page:
 class Manual:
     """The pages of one engine."""
 
-    def __init__(self, engine: EngineInfo, places: Places, environ: Mapping[str, str]) -> None:
+    def __init__(self, engine: EngineInfo, places: Places) -> None:
         self._engine = engine
-        self._environ = environ
         self._file = places.probes / f"manual-{_identify(engine)}.json"
         self._texts: dict[str, str] | None = None
         self._pages: dict[tuple[str, ...], Page] = {}
@@ -76,7 +75,7 @@ class Manual:
         return Runner().run(
             Command(
                 (self._engine.path, "help", *words),
-                build_engine_environment(self._environ),
+                build_engine_environment(os.environ),
                 _get_output,
                 f"ask for the help of {' '.join(words) or 'the engine'}",
                 timeout_s=30,

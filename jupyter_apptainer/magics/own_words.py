@@ -42,7 +42,6 @@ _TABLES: Mapping[tuple[str, ...], tuple[tuple[str, str], ...]] = {
     ("overlay", "list"): (),
     ("tasks", "list"): (),
     ("tasks",): (),
-    ("gpu",): (),
 }
 # An error is the last that a command of ours prints; argparse has its own form.
 _ERROR = re.compile(

@@ -15,6 +15,8 @@ def ask_password(words: Sequence[str], ask: Ask) -> tuple[tuple[str, ...], str] 
 
     Raises SpecError where nobody can be asked, and for a password in the cell, which a notebook would keep.
     """
+    if len(words) > 1 and words[0] == "sign" and not {"-h", "--help"} & set(words):
+        return _ask_passphrase(words, ask)
     if tuple(words[:2]) not in _LOGINS or {"-h", "--help"} & set(words):
         return None
     if any(word == "-p" or word.startswith(("-p=", "--password=")) or word == "--password" for word in words):
@@ -36,3 +38,11 @@ def ask_password(words: Sequence[str], ask: Ask) -> tuple[tuple[str, ...], str] 
         ) from error
     options = () if "--password-stdin" in words else ("--password-stdin",)
     return (*words[:2], *options, *words[2:]), password
+
+
+def _ask_passphrase(words: Sequence[str], ask: Ask) -> tuple[tuple[str, ...], str] | None:
+    """A key may have none, so where nobody can be asked, the engine tries without."""
+    try:
+        return tuple(words), ask("Passphrase of the key (empty if it has none): ") + "\n"
+    except (EOFError, NotImplementedError, RuntimeError):
+        return None

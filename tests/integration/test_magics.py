@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from jupyter_apptainer.engine.locate import EngineInfo
-from tests.registry import make_root
 
 TIMEOUT_S = 60.0
+PROMPT = "In \\[\\d+\\]: "
 
 
 @pytest.fixture
@@ -32,9 +34,8 @@ def client(engine: EngineInfo, tmp_path: Path) -> Iterator[BlockingKernelClient]
     manager.cleanup_resources()
 
 
-def test_an_interrupted_build_leaves_nothing(client: BlockingKernelClient, tmp_path: Path) -> None:
+def test_an_interrupted_build_leaves_nothing(client: BlockingKernelClient, tmp_path: Path, root: Path) -> None:
     """That no process and no scratch file is left is looked at after each test; here it is what the user sees."""
-    root = make_root(tmp_path / "root")
     code = f"%%apptainer build new.sif\nBootstrap: localimage\nFrom: {root}\n%post\n    while :; do :; done\n"
     msg_id = client.execute(code)
     text = ""
@@ -46,7 +47,7 @@ def test_an_interrupted_build_leaves_nothing(client: BlockingKernelClient, tmp_p
     assert reply["parent_header"]["msg_id"] == msg_id
     assert reply["content"]["ename"] == "KeyboardInterrupt"
     assert len(reply["content"]["traceback"]) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_line_that_is_drawn_again_and_again_is_one_output(client: BlockingKernelClient, starter_image: Path) -> None:
@@ -74,3 +75,24 @@ def test_an_error_is_a_message_and_no_traceback(client: BlockingKernelClient) ->
     assert reply["content"]["ename"] == "SpecError"
     assert reply["content"]["traceback"] == ["SpecError: there is no command 'exce'\nHint: did you mean `exec`?"]
     assert client.execute("x = 1", reply=True, timeout=TIMEOUT_S)["content"]["status"] == "ok"
+
+
+def test_a_terminal_shows_and_interrupts_as_the_engine_itself_does(engine: EngineInfo, starter_image: Path) -> None:
+    arguments = ["-m", "IPython", "--no-banner", "--simple-prompt", "--colors=NoColor"]
+    terminal = pexpect.spawn(sys.executable, arguments, encoding="utf-8", timeout=TIMEOUT_S, echo=False)
+    try:
+        terminal.expect(PROMPT)
+        terminal.sendline("%load_ext jupyter_apptainer")
+        terminal.expect(PROMPT)
+        terminal.sendline(f"%apptainer exec {starter_image} sh -c 'echo begin; exec sleep 600'")
+        terminal.expect("begin")
+        terminal.sendintr()
+        terminal.expect("KeyboardInterrupt")
+        terminal.expect(PROMPT)
+        terminal.sendline(f"%apptainer exec {starter_image} echo end")
+        terminal.expect("end")
+        # Nothing was assigned, so there is no empty `Out` behind it.
+        terminal.expect(PROMPT)
+        assert "Out" not in terminal.before
+    finally:
+        terminal.close(force=True)

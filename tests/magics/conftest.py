@@ -12,7 +12,6 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from jupyter_apptainer.engine.locate import EngineInfo
-from tests.registry import make_root
 
 
 @dataclass
@@ -49,14 +48,6 @@ class Session:
         outcome = self.run(code)
         assert outcome.error is None, outcome
         return outcome.value
-
-
-@pytest.fixture(scope="session")
-def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a shell, to build small images from."""
-    folder = tmp_path_factory.mktemp("root") / "root"
-    make_root(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

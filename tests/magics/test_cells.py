@@ -72,9 +72,9 @@ def test_a_damaged_answer_sets_nothing(answer: str) -> None:
         exchange.unpack()
 
 
-def test_a_definition_below_the_line_becomes_an_image(session: Session, tmp_path: Path, small_root: Path) -> None:
+def test_a_definition_below_the_line_becomes_an_image(session: Session, tmp_path: Path, root: Path) -> None:
     (tmp_path / "greeting.txt").write_text("hello from the host\n")
-    header = f"Bootstrap: localimage\nFrom: {small_root}\n"
+    header = f"Bootstrap: localimage\nFrom: {root}\n"
     outcome = session.run(
         f"%%apptainer build new.sif\n{header}%files\n    greeting.txt /greeting.txt\n%post\n    echo working\n"
         "%runscript\n    read line < /greeting.txt; echo $line\n"

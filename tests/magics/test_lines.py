@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from benchmarks.magics import main
 from jupyter_apptainer.errors import CommandError, ImageNotFound, ProgramNotFound
 from jupyter_apptainer.magics.jobs import Job
 from jupyter_apptainer.magics.values import Result
@@ -128,3 +130,9 @@ def test_nobody_can_be_asked_for_a_password(session: Session, monkeypatch: pytes
     outcome = session.run("%apptainer registry login -u ada docker://127.0.0.1:1")
     assert "nobody to ask" in str(outcome.error)
     assert asked == ["Password for docker://127.0.0.1:1: "]
+
+
+def test_the_benchmark_measures(session: Session, tmp_path: Path) -> None:
+    """No duration is looked at."""
+    assert main(["--image", session.variables["image"], "--rounds", "1", "--json", str(tmp_path / "figures")]) == 0
+    assert set(json.loads((tmp_path / "figures").read_text())) == {"exec", "load"}

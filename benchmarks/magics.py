@@ -1,0 +1,91 @@
+"""What the magics cost: `%apptainer exec` over the same command without them, and `%load_ext` over IPython.
+
+python -m benchmarks.magics --rounds 15
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from jupyter_apptainer.engine.locate import get_engine, run_flags
+from jupyter_apptainer.places import find_places
+
+# Milliseconds at most, medians.
+TARGETS = {"exec": 30.0, "load": 100.0}
+TITLES = {"exec": "`%apptainer exec IMAGE true` over the plain command", "load": "`%load_ext jupyter_apptainer`"}
+# In a process of its own: what an earlier measurement has imported would cost nothing.
+_LOAD = """
+import time
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "autoreload")
+shell.Completer
+began = time.perf_counter()
+shell.run_line_magic("load_ext", "jupyter_apptainer")
+print(time.perf_counter() - began)
+"""
+
+
+def measure(image: Path, rounds: int) -> dict[str, float]:
+    """Return the medians in milliseconds."""
+    return {"exec": _measure_exec(image, rounds), "load": _measure_load(rounds)}
+
+
+def _measure_exec(image: Path, rounds: int) -> float:
+    """The two ways in turns, so that what else the machine does strikes both."""
+    engine = get_engine()
+    argv = [engine.path, "exec", *run_flags(engine), str(image), "true"]
+    shell = InteractiveShell.instance()
+    shell.run_line_magic("load_ext", "jupyter_apptainer")
+    line = f"--quiet exec '{image}' true"
+    shell.run_line_magic("apptainer", line)
+    differences: list[float] = []
+    for _ in range(rounds):
+        plain = _time(lambda: subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=True))
+        differences.append(_time(lambda: shell.run_line_magic("apptainer", line)) - plain)
+    return 1000 * statistics.median(differences)
+
+
+def _measure_load(rounds: int) -> float:
+    def load() -> float:
+        return float(subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True).stdout)
+
+    return 1000 * statistics.median(load() for _ in range(rounds))
+
+
+def _time(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and print a line for each figure. Returns the exit status: 0 measured."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.magics", description=__doc__)
+    parser.add_argument(
+        "--image", type=Path, default=find_places(os.environ).images / "starter.sif", help="a SIF or sandbox"
+    )
+    parser.add_argument("-n", "--rounds", type=int, default=15, help="how often everything is measured; default: 15")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    options = parser.parse_args(argv)
+    figures = measure(options.image, options.rounds)
+    for name, value in figures.items():
+        verdict = "met" if value <= TARGETS[name] else "missed"
+        print(f"{TITLES[name]}: {value:.1f} ms, at most {TARGETS[name]:.0f} ms {verdict}")
+    if options.json:
+        options.json.write_text(json.dumps(figures), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
