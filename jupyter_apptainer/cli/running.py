@@ -34,7 +34,7 @@ def add_running_verbs(commands: Any) -> None:
         commands,
         "kernel",
         "stop",
-        "end running kernels; a server that still has one will start it anew",
+        "end running kernels; the Jupyter server that has one is asked to shut it down",
         "stop 1f3c9a02",
         "stop 'analysis*.ipynb'",
     )

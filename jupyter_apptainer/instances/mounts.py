@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +23,37 @@ class Place:
     path: str
 
 
-def find_place(pid: int | str, path: str) -> Place | None:
-    """Return what `path`, which has no symbolic links, is for the process; None where its mounts cannot be read."""
+@dataclass(frozen=True)
+class Mount:
+    """One line of a process's table of mounts. root: the part of the file system that is mounted. point: where."""
+
+    device: str
+    root: str
+    point: str
+    is_read_only: bool
+
+
+def iter_mounts(pid: int | str) -> Iterator[Mount]:
+    """Yield them in their order; none where they cannot be read."""
     try:
         lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape").split("\n")[:-1]
     except OSError:
-        return None
+        return
+    for line in lines:
+        _, _, device, root, point, options = (_decode(word) for word in line.split(" ", 6)[:6])
+        yield Mount(device, root, point, "ro" in options.split(","))
+
+
+def find_place(pid: int | str, path: str) -> Place | None:
+    """Return what `path`, which has no symbolic links, is for the process; None where its mounts cannot be read."""
     found: Place | None = None
     longest = -1
-    for line in lines:
-        _, _, device, root, point = (_decode(word) for word in line.split(" ", 5)[:5])
+    for mount in iter_mounts(pid):
         # A later mount at the same point lies on top of an earlier one.
-        if _is_within(path, point) and len(point) >= longest:
-            longest = len(point)
-            found = Place(device, posixpath.normpath(posixpath.join(root, posixpath.relpath(path, point))))
+        if _is_within(path, mount.point) and len(mount.point) >= longest:
+            longest = len(mount.point)
+            below = posixpath.relpath(path, mount.point)
+            found = Place(mount.device, posixpath.normpath(posixpath.join(mount.root, below)))
     return found
 
 

@@ -13,11 +13,12 @@ from ..errors import InstanceNotFound
 from ..instances.janitor import end_entry
 from ..instances.joined import list_victims
 from ..instances.lease import count_seconds_left, is_running
-from ..instances.ledger import iter_entries
+from ..instances.ledger import iter_entries, load_entry
 from ..instances.model import LedgerEntry
 from ..instances.process import read_memory
 from ..places import Places
 from .plan import CONNECTION_FILE
+from .shutdown import shut_down_by_server
 
 # Fewer characters of an id are more likely a slip than a kernel.
 _MIN_BEGINNING = 4
@@ -81,12 +82,19 @@ def describe_entry(entry: LedgerEntry) -> RunningKernel:
 def stop_running(places: Places, pattern: str) -> list[tuple[LedgerEntry, bool]]:
     """End kernels by the beginning of their id, or by id, instance or notebook with * and ?; returns whether each has ended.
 
+    A Jupyter server that has one is asked to shut it down, so that it does not start it anew.
     Raises InstanceNotFound where none matches.
     """
     found = [entry for entry in iter_entries(places) if _matches(entry, pattern)]
     if not found:
         raise InstanceNotFound(f"no kernel matches {pattern!r}", hint="`jupyter apptainer kernel ps` shows them")
-    return [(entry, end_entry(places, entry)) for entry in found]
+    return [(entry, _stop(places, entry)) for entry in found]
+
+
+def _stop(places: Places, entry: LedgerEntry) -> bool:
+    if shut_down_by_server(entry) and load_entry(places, entry.name) is None:
+        return True
+    return end_entry(places, entry)
 
 
 def _matches(entry: LedgerEntry, pattern: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,17 @@ def make_slice(card: int, number: int, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A machine whose GPUs the test describes. No variable restricts them."""
     found = World(tmp_path_factory.mktemp("gpus") / "gpus.json")
     found.show()
     monkeypatch.setenv("JPA_TEST_GPUS", str(found.path))
     monkeypatch.setenv("PYTHONPATH", str(STANDIN))
     monkeypatch.syspath_prepend(str(STANDIN))
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    real = sys.modules.pop("pynvml", None)
     for name in ("CUDA_VISIBLE_DEVICES", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "APPTAINER_CONTAINER"):
         monkeypatch.delenv(name, raising=False)
-    return found
+    yield found
+    sys.modules.pop("pynvml", None)
+    if real:
+        sys.modules["pynvml"] = real

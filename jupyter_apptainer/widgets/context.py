@@ -1,0 +1,38 @@
+"""What the panel knows of where it runs: folders, settings, and whether there is an engine and a container around it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..config import ApptainerConfig, load_config
+from ..engine.locate import find_engine
+from ..places import Places, find_places
+
+NO_ENGINE = "no engine on this machine: `jupyter apptainer engine install` gets one"
+IN_CONTAINER = (
+    "this notebook runs in a container, where the engine is out of reach: use the panel in a notebook of the host"
+)
+
+
+@dataclass(frozen=True)
+class PanelContext:
+    """obstacle: why nothing can be started from here; empty where it can."""
+
+    places: Places
+    environ: Mapping[str, str]
+    settings: ApptainerConfig
+    obstacle: str
+
+
+def find_context(environ: Mapping[str, str] | None = None) -> PanelContext:
+    """Look once, when the panel opens."""
+    env = os.environ if environ is None else environ
+    settings = ApptainerConfig(config=load_config())
+    obstacle = ""
+    if env.get("APPTAINER_CONTAINER") or env.get("SINGULARITY_CONTAINER"):
+        obstacle = IN_CONTAINER
+    elif find_engine(settings.engine_path or None, environ=env, places=find_places(env)) is None:
+        obstacle = NO_ENGINE
+    return PanelContext(find_places(env), env, settings, obstacle)

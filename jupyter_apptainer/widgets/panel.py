@@ -1,0 +1,46 @@
+"""Opens the panel in the best form that this front end has: widgets, else a page, else text."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Any
+
+from .context import find_context
+from .loader import load_all
+from .markup import render_page, render_text
+
+PAUSE_AFTER_S = 600.0
+
+
+class StaticPanel:
+    """The panel as it was when it was asked for: nothing in it moves, and nothing can be clicked."""
+
+    def __init__(self) -> None:
+        self._sections = load_all(find_context())
+
+    def _repr_html_(self) -> str:
+        return render_page(self._sections)
+
+    def __repr__(self) -> str:
+        return render_text(self._sections)
+
+
+def panel(*, pause_after_s: float = PAUSE_AFTER_S) -> Any:
+    """Return the panel, to be shown as a cell's result.
+
+    pause_after_s: after how many seconds in which nobody touches it, it stops looking until somebody does; while a cell runs it goes on.
+    Without ipywidgets (`pip install jupyter-apptainer[panel]`), or outside of a notebook, it is a page or a text.
+    """
+    if not _is_in_kernel() or importlib.util.find_spec("ipywidgets") is None:
+        return StaticPanel()
+    from .view import PanelView
+
+    return PanelView(find_context(), pause_after_s=pause_after_s)
+
+
+def _is_in_kernel() -> bool:
+    """Say whether a front end with widgets may be at the other end."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None) is not None

@@ -1,0 +1,171 @@
+"""The kernels in containers, one at a time: what one is made of, what it sees of the host, and what can be changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ...errors import ApptainerError, SpecError
+from ...images.records import find_record
+from ...instances.binds import Bind, list_binds, sees_folder
+from ...instances.ledger import iter_entries, load_entry
+from ...instances.model import LedgerEntry
+from ...instances.process import read_memory
+from ...kernels.kernelspecs import Kernelspec, get_kernelspec, iter_kernelspecs
+from ...kernels.running import describe_entry
+from ...kernels.spec import ContainerSpec
+from ...overlays.model import load_overlay
+from ...overlays.size import format_bytes
+from ..context import PanelContext
+from ..model import Action, Field, Form, Row, Section, Values, Words
+
+_UNKNOWN = "its kernelspec is not one of ours"
+
+
+def load_kernel(context: PanelContext) -> Section:
+    """Look at each kernel that runs in a container, from the host."""
+    kernelspecs = {each.name: each for each in iter_kernelspecs()}
+    rows = [_build_row(context, entry, kernelspecs) for entry in iter_entries(context.places)]
+    return Section(
+        name="kernel",
+        title="Kernel",
+        caption="Kernels in containers",
+        headings=("Notebook", "State", "Memory", "Kernel"),
+        rows=tuple(rows),
+        notes=(_describe_own(context),),
+        forms=(_bind_form(context), _change_form(context)),
+        empty="No kernel runs in a container: make one of an image, and choose it for a notebook.",
+    )
+
+
+def _describe_own(context: PanelContext) -> str:
+    image = context.environ.get("APPTAINER_CONTAINER") or context.environ.get("SINGULARITY_CONTAINER")
+    memory = format_bytes(read_memory(os.getpid()) or 0)
+    where = f"runs in the image {image}" if image else "runs on this host, in no container"
+    return f"This notebook's own kernel {where}, and has {memory} of memory."
+
+
+def _build_row(context: PanelContext, entry: LedgerEntry, kernelspecs: Mapping[str, Kernelspec]) -> Row:
+    kernel = describe_entry(entry)
+    kernelspec = kernelspecs.get(entry.kernelspec)
+    spec = _parse(kernelspec, context)
+    reason = context.obstacle or ("" if kernelspec else _UNKNOWN)
+    limit = spec.resources.memory_bytes if spec else None
+    memory = format_bytes(kernel.memory_bytes) + (f" of {format_bytes(limit)}" if limit else "")
+    name = os.path.basename(entry.label) or entry.name
+    return Row(
+        key=entry.name,
+        cells=(name, kernel.state, memory, entry.kernelspec or "-"),
+        actions=(
+            Action(
+                label="Command line",
+                words=("kernel", "explain", entry.kernelspec or "-"),
+                reason=reason,
+                is_reading=True,
+            ),
+            Action(label="Log", words=("instance", "logs", entry.name), is_reading=True),
+            Action(
+                label="Stop",
+                words=("kernel", "stop", entry.kernel_id),
+                question=f"Stop the kernel of {name}? What is in its memory is lost.",
+            ),
+        ),
+        facts=tuple(_list_facts(context, entry, spec)),
+        reasons={"Bind a folder": reason, "Change": reason},
+    )
+
+
+def _parse(kernelspec: Kernelspec | None, context: PanelContext) -> ContainerSpec | None:
+    try:
+        return kernelspec.resolve(context.environ) if kernelspec else None
+    except ApptainerError:
+        # `kernel check` says what is wrong with it.
+        return None
+
+
+def _list_facts(context: PanelContext, entry: LedgerEntry, spec: ContainerSpec | None) -> list[tuple[str, str]]:
+    record = find_record(context.places, entry.image)
+    facts = [
+        ("notebook", entry.label),
+        ("image", entry.image),
+        ("digest", (record.digest if record else "") or "not pulled by name"),
+        *(("overlay", _describe_overlay(path)) for path in entry.overlays),
+    ]
+    if entry.kernel is None or not entry.kernel.is_alive():
+        return facts
+    binds = list_binds(entry.kernel.pid)
+    facts += [("sees", _describe_bind(bind)) for bind in binds]
+    folder = os.path.dirname(os.path.realpath(entry.label)) if os.path.isabs(entry.label) else ""
+    if folder:
+        is_seen = sees_folder(entry.kernel.pid, folder)
+        facts.append(("notebook's folder", "✓ the same inside" if is_seen else f"⚠ {folder} is not seen inside"))
+    mounted = {bind.destination for bind in binds}
+    for wish in spec.binds if spec else ():
+        if (wish.destination or wish.source) not in mounted:
+            facts.append(("from the next start", f"{wish.source} → {wish.destination or wish.source}"))
+    return facts
+
+
+def _describe_bind(bind: Bind) -> str:
+    mode = "read only" if bind.is_read_only else "read and write"
+    return f"{bind.source} → {bind.destination} ({mode})"
+
+
+def _describe_overlay(path: str) -> str:
+    try:
+        ext3 = load_overlay(path).ext3
+    except (ApptainerError, OSError):
+        return f"{path} (⚠ cannot be read)"
+    used = f"{ext3.used_fraction * 100:.0f} % used" if ext3 else "a folder"
+    return f"{path} ({used})"
+
+
+def _bind_form(context: PanelContext) -> Form:
+    fields = (
+        Field(name="source", label="Folder", kind="folder", hint="on this host"),
+        Field(name="target", label="As", hint="path inside; empty: the same"),
+        Field(name="ro", label="For reading only", kind="check"),
+    )
+
+    def build(values: Values, key: str) -> Words:
+        source = os.path.abspath(os.path.expanduser(str(values["source"]).strip()))
+        if not os.path.exists(source) or ":" in source:
+            raise SpecError(f"folder {source!r}: expected one that is there, without a colon in its name")
+        target = str(values["target"]).strip() or source
+        mode = ":ro" if values["ro"] else ""
+        kernelspec = _get_kernelspec(context, key)
+        # What is given replaces what there was.
+        before = kernelspec.config.get("binds")
+        binds = [*(map(str, before) if isinstance(before, list) else ()), f"{source}:{target}{mode}"]
+        return ("kernel", "edit", kernelspec.name, *(word for bind in binds for word in ("--bind", bind)))
+
+    return Form(label="Bind a folder", fields=fields, build=build, is_for_row=True)
+
+
+def _change_form(context: PanelContext) -> Form:
+    fields = (
+        Field(name="image", label="Image", hint="empty: the same"),
+        Field(name="memory", label="Memory", hint="4G; empty: as it is"),
+        Field(name="nv", label="NVIDIA GPU", kind="choice", options=("as it is", "auto", "true", "false")),
+        Field(name="env", label="Variable", hint="NAME=VALUE"),
+    )
+
+    def build(values: Values, key: str) -> Words:
+        words: list[str] = []
+        for name in ("image", "memory", "env"):
+            text = str(values[name]).strip()
+            words += [f"--{name}", text] if text else []
+        words += [] if values["nv"] == "as it is" else ["--nv", str(values["nv"])]
+        if not words:
+            raise SpecError("nothing was filled in", hint="fill in what shall change")
+        return ("kernel", "edit", _get_kernelspec(context, key).name, *words)
+
+    return Form(label="Change", fields=fields, build=build, is_for_row=True)
+
+
+def _get_kernelspec(context: PanelContext, key: str) -> Kernelspec:
+    """Return the kernelspec of a kernel that runs, by its name in the ledger. Raises SpecError."""
+    entry = load_entry(context.places, key)
+    if entry is None:
+        raise SpecError("the kernel has ended meanwhile", hint="choose another one")
+    return get_kernelspec(entry.kernelspec)
