@@ -38,8 +38,13 @@ def _jupyter_server_extension_points() -> list[dict[str, Any]]:
 
 def load_ipython_extension(shell: Any) -> None:
     """Called by IPython for `%load_ext jupyter_apptainer`: the magic `apptainer`, for lines and for cells."""
+    import os
     from importlib import import_module
 
+    if "JUPYTER_APPTAINER_SOCK" in os.environ:
+        # In a container of ours, whose image has this package: the engine is on the host.
+        import_module(f"{__name__}.bridge.client").load_ipython_extension(shell)
+        return
     import_module(f"{__name__}.magics.extension").load(shell)
 
 

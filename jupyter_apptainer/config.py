@@ -36,6 +36,13 @@ class ApptainerConfig(Configurable):
         given up. Default: 60.""",
     ).tag(config=True)
 
+    bridge = Enum(
+        ("off", "read", "full"),
+        default_value="read",
+        help="""What `%apptainer` in a container kernel may ask of the host, where its kernel.json does not say: "off" (nothing), "read"
+        (listings, status, help) or "full" (everything that you may do there). Default: "read".""",
+    ).tag(config=True)
+
     read_ahead = Bool(
         True,
         help="""Read the files that a kernel opens at its start ahead of it, as soon as the image is mounted. Default: True.""",

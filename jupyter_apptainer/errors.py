@@ -61,6 +61,7 @@
     │  ├─ TaskLost                     its process was killed
     │  └─ TaskFailed                   by a fault that has no class of its own
     ├─ PolicyError                     possible, but forbidden by this server's configuration
+    ├─ BridgeError                     a request from inside a container that the host side cannot understand or serve
     └─ LaunchError                     a kernel did not come up: phase and log tail
        ├─ ImageLacksPython
        ├─ ImageLacksIpykernel
@@ -432,6 +433,11 @@ class TaskFailed(TaskError):
 class PolicyError(ApptainerError):
     code = "forbidden-by-policy"
     default_hint = "ask the administrator of this server"
+
+
+class BridgeError(ApptainerError):
+    code = "bridge-error"
+    default_hint = "the apptainer magic without words says what this kernel may ask of the host"
 
 
 # --- a kernel did not come up

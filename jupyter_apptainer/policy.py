@@ -18,7 +18,7 @@ from traitlets.config import Config, Configurable
 
 from .config import CONFIG_NAME, load_folder
 from .errors import PolicyError
-from .rules import ANY, KERNELS, Rules, check_image_patterns
+from .rules import ANY, BRIDGES, KERNELS, Rules, check_image_patterns
 
 # Whatever a user's environment says, these are looked at; so is the folder of the Python environment.
 SYSTEM_FOLDERS = ("/etc/jupyter", "/usr/local/etc/jupyter")
@@ -90,6 +90,13 @@ class ApptainerPolicy(Configurable):
         help="""The least isolation of a kernel: "default", "contain" or "containall". Default: "default".""",
     ).tag(config=True)
 
+    bridge = Enum(
+        tuple(reversed(BRIDGES)),
+        default_value="full",
+        help="""The most that `%apptainer` in a kernel may ask of the host: "off", "read" or "full". A kernel that does not say what it
+        wants gets no more than this. Default: "full".""",
+    ).tag(config=True)
+
     allow_notebooks = Bool(
         True,
         help="""Whether the metadata of a notebook may say anything at all about its container. Default: True; what it may say is
@@ -113,8 +120,8 @@ class NotebookPolicy(Configurable):
 
     fields = List(
         Unicode(),
-        ["image", "nv", "rocm", "binds", "overlays", "env", "home", "isolation", "network"],
-        help="""Fields that a notebook may have. Whatever this says, it can only narrow `home`, `isolation` and `network`. Fields
+        ["image", "nv", "rocm", "binds", "overlays", "env", "home", "isolation", "network", "bridge"],
+        help="""Fields that a notebook may have. Whatever this says, it can only narrow `home`, `isolation`, `network` and `bridge`. Fields
         that are added here are honoured as they are, or as far as the lists below go. Default: those that choose an image and
         narrow what it sees.""",
     ).tag(config=True)
@@ -276,6 +283,7 @@ def _build_rules(policy: ApptainerPolicy, section: Config, origin: str) -> Rules
         section="c.ApptainerPolicy",
         networks=tuple(policy.networks),
         isolations=ISOLATIONS[ISOLATIONS.index(policy.isolation) :],
+        bridges=BRIDGES[BRIDGES.index(policy.bridge) :],
         **{name: tuple(getattr(policy, name)) for name in _LISTS},
     )
     is_limited = any(name in section for name in ("networks", "isolation", *_LISTS) if name != "extra_flags")

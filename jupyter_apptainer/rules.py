@@ -15,6 +15,8 @@ from .errors import PolicyError
 
 ANY = "*"
 KERNELS = "kernels"
+# What a kernel may ask of the host, the most first.
+BRIDGES = ("full", "read", "off")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SIGNED = re.compile(r"signed:[0-9a-f]{40}")
 _URI = re.compile(r"(docker|oras|library)://[A-Za-z0-9._\-/:@]+")
@@ -43,6 +45,7 @@ class Rules:
     extra_flags: tuple[str, ...] = (ANY,)
     networks: tuple[str, ...] = (ANY,)
     isolations: tuple[str, ...] = (ANY,)
+    bridges: tuple[str, ...] = (ANY,)
 
 
 def check_image_patterns(patterns: Iterable[str], origin: str) -> None:

@@ -41,6 +41,7 @@ def add_container_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--instance", metavar="kernel|shared:NAME", help=FIELDS["instance"].description)
     group.add_argument("--persist", metavar="TIME|true|false", help=FIELDS["persist"].description)
     group.add_argument("--preload", action="append", metavar="MODULE", help=FIELDS["preload"].description)
+    group.add_argument("--bridge", choices=["off", "read", "full"], help=FIELDS["bridge"].description)
     group.add_argument(
         "--command", metavar="WORDS", help=FIELDS["command"].description + " All words in one pair of quotes."
     )
@@ -79,7 +80,7 @@ def build_config(arguments: argparse.Namespace) -> dict[str, object]:
             config[field] = getattr(arguments, option)
     if arguments.persist is not None:
         config["persist"] = _BOOLEANS.get(arguments.persist, arguments.persist)
-    for field in ("isolation", "network", "instance"):
+    for field in ("isolation", "network", "instance", "bridge"):
         if getattr(arguments, field) is not None:
             config[field] = getattr(arguments, field)
     return config

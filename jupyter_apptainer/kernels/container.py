@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import IO, Any
 
+from ..bridge.listener import BridgeListener
 from ..engine.command import strip_ansi
 from ..engine.environment import build_engine_environment
 from ..engine.options import build_exec
@@ -32,6 +33,7 @@ from ..instances.watch import wait_readable, watch_exit
 from ..places import Places
 from . import connection as connections
 from .adopted import AdoptedProcess, EngineProcess
+from .bridging import open_bridge
 from .entry import build_entry
 from .folders import make_folders
 from .forked import ForkedKernel, NotForked, fork_kernel
@@ -87,6 +89,7 @@ class ContainerKernel:
         self._signaller = Signaller()
         self._entry: LedgerEntry | None = None
         self._guard: KernelGuard | None = None
+        self._bridge: BridgeListener | None = None
 
     # --- start
 
@@ -103,6 +106,7 @@ class ContainerKernel:
             await self._start_kernel(connection, timeout_s)
 
     async def _start_kernel(self, connection: Mapping[str, Any], timeout_s: float) -> None:
+        self._open_bridge()
         connections.remove_sockets(connection)
         connections.write_twin(self.plan.connection_file, connection)
         self._kernel = None
@@ -152,6 +156,18 @@ class ContainerKernel:
         kernel = self.find_kernel()
         if kernel is not None and self.process is not None:
             self._guard = start_guard(kernel, self.process, self.plan, self._environ, connection, self.log)
+
+    def _open_bridge(self) -> None:
+        """It goes with the instance, and so stays over a restart."""
+        if self._bridge is None and self.instance is not None:
+            self._bridge = open_bridge(
+                self.plan, self.instance, self.log, kernelspec=self._kernelspec, label=self._label
+            )
+
+    def _close_bridge(self) -> None:
+        bridge, self._bridge = self._bridge, None
+        if bridge is not None:
+            bridge.close()
 
     def _end_guard(self) -> None:
         guard, self._guard = self._guard, None
@@ -255,6 +271,7 @@ class ContainerKernel:
         kernel._helpers = kernel._find_helpers()
         with suppress(OSError):
             kernel._log_start = os.path.getsize(kernel._path(KERNEL_LOG))
+        kernel._open_bridge()
         kernel._start_guard(connection)
         return kernel
 
@@ -357,7 +374,10 @@ class ContainerKernel:
     def stop_now(self) -> None:
         """The same, blocking; usually some 20 ms."""
         self._end_guard()
+        if self._bridge is not None:
+            self._bridge.dismiss()
         is_gone = self._entry is None or end_entry(self.places, replace(self._entry, instance=self.instance))
+        self._close_bridge()
         if not is_gone:
             self.log.error("Could not end instance %s; `jupyter apptainer gc` will try again", self.plan.instance_name)
         for process in (self.process, self._starter_program):
@@ -373,6 +393,7 @@ class ContainerKernel:
         """Let the kernel go on without this process, which is about to end: its keeper takes care of the lease."""
         _open_kernels.discard(self)
         self._end_guard()
+        self._close_bridge()
 
     def is_owner(self) -> bool:
         """Say whether this process started the instance: a forked child that ends must not take it along."""

@@ -16,6 +16,7 @@ from typing import Any
 from ..engine.command import REDACTED, is_secret_name
 from ..errors import SpecError
 from ..overlays.size import DEFAULT_MIB
+from ..rules import BRIDGES
 from .resource_field import RESOURCES_SCHEMA, parse_resources, write_resources
 from .wishes import BindWish, OverlayWish
 
@@ -397,6 +398,12 @@ FIELDS: Mapping[str, FieldRow] = {
         {"type": "array", "items": {"type": "string", "pattern": MODULE_PATTERN}},
         _list_of(_parse_module),
         list,
+    ),
+    "bridge": FieldRow(
+        "What `%apptainer` in the kernel may ask of the host: off (nothing), read (listings, status, help), or full (all that you may do "
+        "there, so that the container is no security boundary).",
+        {"enum": list(reversed(BRIDGES))},
+        _choice(*reversed(BRIDGES)),
     ),
     "extra_flags": FieldRow(
         "Further flags for the engine's `instance start`, each word as typed.",

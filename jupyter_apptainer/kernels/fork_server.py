@@ -37,7 +37,7 @@ START_MODULES = (
 # ipykernel's own choice, which Matplotlib looks up when it is imported.
 BACKEND = "module://matplotlib_inline.backend_inline"
 # Of each kernel, and nothing that a library reads when it is loaded.
-OWN_NAMES = ("JPY_SESSION_NAME", "KERNEL_")
+OWN_NAMES = ("JPY_SESSION_NAME", "JUPYTER_APPTAINER_SOCK", "KERNEL_")
 RESUME = "_JPA_FORK_SERVER"
 DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
 BACKLOG = 64

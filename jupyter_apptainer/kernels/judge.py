@@ -51,6 +51,7 @@ class Question:
     extra_flags: Sequence[str] = ()
     network: str | None = None
     isolation: str | None = None
+    bridge: str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,9 @@ def _judge_modes(rules: Rules, question: Question) -> Iterator[Refusal]:
     if network is not None and not {ANY, network} & set(rules.networks):
         way_out = f"{rules.section}.networks.append({network!r})"
         yield Refusal("network", network, f"allowed is {_list(rules.networks)}", way_out)
+    if question.bridge is not None and not {ANY, question.bridge} & set(rules.bridges):
+        way_out = f"{rules.section}.bridge = {question.bridge!r}"
+        yield Refusal("bridge", question.bridge, f"at most {rules.bridges[0]} is allowed", way_out)
     if isolation is not None and not {ANY, isolation} & set(rules.isolations):
         way_out = f"{rules.section}.isolation = {isolation!r}"
         yield Refusal("isolation", isolation, f"at least {rules.isolations[0]} is demanded", way_out)

@@ -18,6 +18,7 @@ from ..config import CONFIG_NAME, ApptainerConfig
 from ..errors import PolicyError
 from ..places import Places
 from ..policy import ISOLATIONS, NotebookPolicy, build_notebook_rules
+from ..rules import BRIDGES
 from .fields import FIELDS, Problems, format_bind, parse_bind
 from .judge import Refusal, build_error, find_refusals
 from .known_images import KnownImages, find_known_images, resolve_name
@@ -133,7 +134,7 @@ def _refuse_values(
     wish: ContainerSpec, config: Mapping[str, Any], known: KnownImages, reader: Reader
 ) -> Iterator[Refusal]:
     rules = build_notebook_rules(reader.policy)
-    question = build_question(wish, config.keys() - {"home", "network", "isolation"})
+    question = build_question(wish, config.keys() - {"home", "network", "isolation", "bridge"})
     if question.image:
         image = replace(question.image, shown=config["image"], is_kernels=known.is_kernels(wish.image))
         question = replace(question, image=image)
@@ -161,10 +162,10 @@ def _refuse_destinations(asked: ContainerSpec) -> Iterator[Refusal]:
 
 
 def _refuse_widening(wish: ContainerSpec, names: frozenset[str], below: ContainerSpec) -> Iterator[Refusal]:
-    """Home, isolation and network can only become narrower, whatever the policy says."""
+    """Home, isolation, network and bridge can only become narrower, whatever the policy says."""
     if "home" in names and wish.home not in ("none", below.home):
         yield Refusal("home", wish.home, f"the kernel has {below.home}, and a notebook can only narrow it to none")
-    for name, order in (("isolation", ISOLATIONS), ("network", _NETWORKS)):
+    for name, order in (("isolation", ISOLATIONS), ("network", _NETWORKS), ("bridge", BRIDGES)):
         old, new = getattr(below, name), getattr(wish, name)
         if name in names and order.index(new) < order.index(old):
             yield Refusal(name, new, f"the kernel has {old}, and a notebook can only narrow it")

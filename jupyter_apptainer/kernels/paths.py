@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
-import posixpath
 import pwd
 
+from ..bridge.paths import PathMap
 from .plan import LaunchPlan
+
+
+def build_path_map(plan: LaunchPlan) -> PathMap:
+    """Return the table of the container's paths and the host's."""
+    mounts = tuple((bind.destination, bind.source) for bind in plan.binds)
+    if plan.options.home:
+        source, _, home = plan.options.home.rpartition(":")
+    else:
+        # The engine then mounts the home that passwd(5) has.
+        source = home = pwd.getpwuid(os.getuid()).pw_dir
+    return PathMap(mounts, (home, source), plan.cwd)
 
 
 def map_to_host(path: str, plan: LaunchPlan) -> str | None:
@@ -14,19 +25,5 @@ def map_to_host(path: str, plan: LaunchPlan) -> str | None:
 
     Relative paths are taken from the kernel's working directory.
     """
-    absolute = posixpath.normpath(posixpath.join(plan.cwd, path))
-    # A later mount lies on top of an earlier one.
-    for bind in reversed(plan.binds):
-        if absolute == bind.destination or absolute.startswith(bind.destination.rstrip("/") + "/"):
-            inside = posixpath.relpath(absolute, bind.destination)
-            found = bind.source if inside == "." else posixpath.join(bind.source, inside)
-            return found if os.path.exists(found) else None
-    if plan.options.home:
-        source, _, home = plan.options.home.rpartition(":")
-    else:
-        # The engine then mounts the home that passwd(5) has.
-        source = home = pwd.getpwuid(os.getuid()).pw_dir
-    if absolute.startswith(home + "/"):
-        found = posixpath.join(source, posixpath.relpath(absolute, home))
-        return found if os.path.exists(found) else None
-    return None
+    found = build_path_map(plan).find_host(path)
+    return found if found is not None and os.path.exists(found) else None

@@ -57,6 +57,7 @@ def build_question(spec: ContainerSpec, names: Collection[str], env: Mapping[str
         extra_flags=spec.extra_flags if "extra_flags" in names else (),
         network=spec.network if "network" in names else None,
         isolation=spec.isolation if "isolation" in names else None,
+        bridge=spec.bridge if "bridge" in names else None,
     )
 
 

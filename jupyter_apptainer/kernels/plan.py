@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ..bridge.model import CLIENT, CLIENT_SOURCE, SOCKET, VARIABLE
 from ..engine.command import Command
 from ..engine.host.gpu import NO_NVIDIA, Nvidia
 from ..engine.locate import EngineInfo
@@ -23,7 +24,7 @@ from .environment import EnvEntry, plan_environment
 from .forking import ForkPlan, build_start_bind, plan_fork_server
 from .gpu import GpuPlan, plan_gpu
 from .resources import NO_LIMITS, UNKNOWN_HOST, Host, ResourcePlan, plan_resources
-from .spec import ContainerSpec, OverlayWish, build_wish, find_shared_name
+from .spec import Bridge, ContainerSpec, OverlayWish, build_wish, find_shared_name
 
 SHIM = "shim.py"
 SESSION_SCRIPT = "session.sh"
@@ -84,6 +85,7 @@ class LaunchPlan:
     persist: bool | int
     fork_server: ForkPlan | None
     wish: Mapping[str, str]
+    bridge: Bridge
 
     @property
     def binds(self) -> tuple[Bind, ...]:
@@ -175,6 +177,7 @@ def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan
         persist=spec.persist,
         fork_server=fork_server,
         wish=build_wish(spec),
+        bridge=spec.bridge,
     )
 
 
@@ -270,6 +273,8 @@ def _plan_binds(spec: ContainerSpec, context: LaunchContext, files: list[Planned
     own_binds = [Bind(instance_dir, instance_dir, why="sockets, connection file and log of each kernel in it")]
     if spec.home == "host" and spec.isolation == "default" and _is_below(context.home, _TEMPORARY):
         own_binds.append(Bind(context.home, context.home, why="your home, which the private /tmp would hide"))
+    if spec.bridge != "off" and is_python_command(spec.command):
+        own_binds.append(_bind_client(context, files))
     if context.cwd != "/" and not any(wish.destination == context.cwd for wish in spec.binds):
         own_binds.append(Bind(context.cwd, context.cwd, why="the notebook's folder, at its own path"))
     if spec.home == "host" and spec.isolation == "default":
@@ -285,6 +290,14 @@ def _plan_binds(spec: ContainerSpec, context: LaunchContext, files: list[Planned
         binds.append(bind)
         _plan_mountpoint(bind, context, files)
     return tuple(binds)
+
+
+def _bind_client(context: LaunchContext, files: list[PlannedFile]) -> Bind:
+    path = posixpath.join(context.instance_dir or context.private_dir, CLIENT)
+    files.append(
+        PlannedFile("mountpoint", path, "where the bridge's side of the container is mounted", target=CLIENT_SOURCE)
+    )
+    return Bind(CLIENT_SOURCE, path, "ro", why="what `%load_ext jupyter_apptainer` loads in the container")
 
 
 def _plan_mountpoint(bind: Bind, context: LaunchContext, files: list[PlannedFile]) -> None:
@@ -303,6 +316,9 @@ def _plan_env(spec: ContainerSpec, context: LaunchContext) -> tuple[EnvEntry, ..
         ),
         EnvEntry("PYTHONNOUSERSITE", "1", "packages in ~/.local belong to the host's Python"),
     ]
+    if spec.bridge != "off":
+        socket = posixpath.join(context.private_dir, SOCKET)
+        own.append(EnvEntry(VARIABLE, socket, "where this kernel's bridge to the host is"))
     if spec.home == "host" and spec.isolation == "default":
         own += [
             EnvEntry("IPYTHONDIR", context.ipython_dir, "history and start-up files apart from the host's"),
@@ -325,9 +341,11 @@ def _plan_command(spec: ContainerSpec, context: LaunchContext) -> tuple[str, ...
     if at is None:
         return ("/bin/sh", posixpath.join(context.private_dir, SESSION_SCRIPT), *words)
     lent = ("--lent", LENT_DIR) if context.lent else ()
+    client = posixpath.join(context.instance_dir or context.private_dir, CLIENT)
+    bridge = ("--bridge", client) if spec.bridge != "off" else ()
     # What is installed into an overlay file while the kernel runs is otherwise found late.
     late = ["--overlay"] if any(w.kind == "file" and not w.is_read_only for w in spec.overlays) else []
-    return (*words[:at], posixpath.join(context.private_dir, SHIM), *late, *lent, *words[at:])
+    return (*words[:at], posixpath.join(context.private_dir, SHIM), *late, *bridge, *lent, *words[at:])
 
 
 def find_shim_position(command: Sequence[str]) -> int | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config import ApptainerConfig
 from ..engine.environment import build_engine_environment
@@ -17,12 +17,13 @@ from ..engine.signature import build_verify
 from ..errors import PolicyError
 from ..places import Places
 from ..policy import forbids_notebooks, load_notebook_policy, load_policies
+from ..rules import ANY
 from .fields import FIELDS
 from .layers import Layer, Setting, list_settings, merge_layers
 from .notebook import FIELD, load_settings
 from .notebook_wish import Reader, build_layer
 from .permits import FindSigners, build_question, check_rules
-from .spec import ContainerSpec, parse_container_spec, resolve_paths
+from .spec import Bridge, ContainerSpec, parse_container_spec, resolve_paths
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def settle_spec(
     Raises SpecError for what is wrong, PolicyError for what is not allowed.
     """
     spec = resolve_paths(parse_container_spec(config), base_dir, environ)
+    if "bridge" not in config:
+        spec = replace(spec, bridge=_find_default_bridge(settings))
     layers = [Layer("kernel.json", spec, frozenset(config) & set(FIELDS))]
     warnings: list[str] = []
     find_signers = _make_find_signers(settings)
@@ -62,6 +65,15 @@ def settle_spec(
     merged = merge_layers(layers)
     check_policies(merged, settings, places, kernelspec_env or {}, find_signers=find_signers)
     return Settled(merged, list_settings(layers), tuple(warnings))
+
+
+def _find_default_bridge(settings: ApptainerConfig) -> Bridge:
+    """Return what a kernel gets that asks for nothing: a policy lowers it, and does not refuse the kernel."""
+    found: str = settings.bridge
+    for rules in load_policies(settings.config):
+        if not {ANY, found} & set(rules.bridges):
+            found = rules.bridges[0]
+    return found  # type: ignore[return-value]  # one of BRIDGES
 
 
 def check_policies(

@@ -2,13 +2,13 @@
 
 `exec instance://` starts a program with session and process group 0 as seen from inside, so a kernel that wants to interrupt
 its group (ipykernel does) would miss the child processes of a cell, and the host would have no group to send a signal to.
-With --lent, what cannot be imported otherwise is looked for in FOLDER. With --overlay, packages may be installed while the kernel
+With --lent, what cannot be imported otherwise is looked for in FOLDER. With --bridge, FILE is `jupyter_apptainer` where the image has none. With --overlay, packages may be installed while the kernel
 runs, into a file system that tells of it late. In a read-only image `%pip install` says what to do.
 Python 2.7 to 3.14, standard library only; all that stays of it are an entry in `sys.modules`, a word of advice in IPython's
 `%pip`, and with the options a finder each.
 
-    python shim.py [--overlay] [--lent FOLDER] -m MODULE [ARGUMENT]...
-    python shim.py [--overlay] [--lent FOLDER] SCRIPT [ARGUMENT]...
+    python shim.py [--overlay] [--bridge FILE] [--lent FOLDER] -m MODULE [ARGUMENT]...
+    python shim.py [--overlay] [--bridge FILE] [--lent FOLDER] SCRIPT [ARGUMENT]...
 """
 
 import os
@@ -36,6 +36,18 @@ class LentFinder(object):  # noqa: UP004 - Python 2.7 has another kind of class
 
         name = context.name if context is not None else None
         return MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=[self.folder]))
+
+
+class BridgeFinder(object):  # noqa: UP004
+    """Has `%load_ext jupyter_apptainer` load the bridge's side of the container, where nothing else of that name is found."""
+
+    def __init__(self, path):  # type: ignore[no-untyped-def]
+        self.path = path
+
+    def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]  # as above
+        from importlib.util import spec_from_file_location
+
+        return spec_from_file_location(name, self.path) if name == "jupyter_apptainer" else None
 
 
 class LateFinder(object):  # noqa: UP004
@@ -141,6 +153,10 @@ def install_finders():  # type: ignore[no-untyped-def]
             sys.meta_path.append(LateFinder)
     if sys.version_info >= (3, 4):  # noqa: UP036
         sys.meta_path.insert(0, AdviceFinder)
+    if sys.argv[1] == "--bridge":
+        if sys.version_info >= (3, 4):  # noqa: UP036
+            sys.meta_path.append(BridgeFinder(sys.argv[2]))  # type: ignore[no-untyped-call]
+        del sys.argv[1:3]
     if sys.argv[1] == "--lent":
         sys.meta_path.append(LentFinder(sys.argv[2]))  # type: ignore[no-untyped-call]
         del sys.argv[1:3]

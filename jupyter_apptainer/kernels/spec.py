@@ -19,12 +19,14 @@ from .wishes import UNLIMITED, BindWish, OverlayWish, ResourcesWish
 Nv = Literal["auto", True, False]
 Isolation = Literal["default", "contain", "containall"]
 Network = Literal["host", "none"]
+Bridge = Literal["off", "read", "full"]
 
 PYTHON_COMMAND = ("python", "-m", "ipykernel_launcher", "-f", "{connection_file}")
 
 __all__ = [
     "PYTHON_COMMAND",
     "BindWish",
+    "Bridge",
     "ContainerSpec",
     "Isolation",
     "Network",
@@ -60,6 +62,7 @@ class ContainerSpec:
     instance: str = "kernel"
     persist: bool | int = False
     preload: tuple[str, ...] = ()
+    bridge: Bridge = "read"
     extra_flags: tuple[str, ...] = ()
 
 

@@ -30,7 +30,7 @@ import json, os, resource, signal, sys
 status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
 facts = {
     "cwd": os.getcwd(),
-    "env": {k: v for k, v in os.environ.items() if not k.endswith("_INSTANCE")},
+    "env": {k: v for k, v in os.environ.items() if not k.endswith(("_INSTANCE", "_SOCK"))},
     "leads": os.getpid() == os.getsid(0) == os.getpgid(0),
     "limits": [resource.getrlimit(getattr(resource, n)) for n in sorted(dir(resource)) if n.startswith("RLIMIT")],
     "status": {k: status[k].strip() for k in ("Umask", "Uid", "Gid", "Groups", "CapEff", "CapBnd", "NoNewPrivs", "SigBlk", "SigIgn")},

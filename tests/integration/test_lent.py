@@ -137,6 +137,11 @@ def test_nothing_but_the_kernel_sees_what_is_lent(lent_kernel: RunningKernel) ->
     assert (reply.ename, "Read-only" in reply.evalue) == ("OSError", True)
 
 
+def test_the_host_answers_an_image_that_has_nothing_of_ours(own_kernel: RunningKernel, engine: EngineInfo) -> None:
+    own_kernel.run("%load_ext jupyter_apptainer")
+    assert own_kernel.run("%apptainer version").text.strip() == engine.version_text
+
+
 def test_paths_that_a_notebook_adds_come_first(own_kernel: RunningKernel, tmp_path: Path) -> None:
     """No name of the lent packages is taken from the user, not even one that the kernel needs only later."""
     assert not own_kernel.value("'pure_eval' in __import__('sys').modules")

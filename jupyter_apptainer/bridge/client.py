@@ -1,0 +1,470 @@
+"""`%apptainer` and `%%apptainer` in a kernel inside a container, where no engine is: each line goes to the host and is judged there.
+
+This file alone is lent to the container, read-only, and is `jupyter_apptainer` there. Standard library and IPython, Python 3.7 or later.
+"""
+
+# ruff: noqa: B905, UP006, UP035, UP045 - the image's Python may be older than ours
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+VERSION = 1
+VARIABLE = "JUPYTER_APPTAINER_SOCK"
+HINTS = "JUPYTER_APPTAINER_HINTS"
+MAX_KEPT = 16 * 1024 * 1024
+_CONNECT_S = 10
+_COMPLETE_S = 5.0
+# Often enough for the eye; each is a message to the front end.
+_FLUSH_S = 0.2
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+
+OnText = Callable[[str, str], None]
+
+
+class ApptainerError(Exception):
+    """What went wrong, for people; `code` and `returncode` are for programs."""
+
+    def __init__(
+        self, message: str, hint: Optional[str] = None, code: str = "bridge-error", returncode: int = 1, log: Any = ()
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+        self.returncode = returncode
+        self.log_tail = tuple(log)
+
+    def __str__(self) -> str:
+        return self.message + ("\nHint: " + self.hint if self.hint else "")
+
+    def _render_traceback_(self) -> List[str]:
+        """Called by IPython: where in this file it was raised helps nobody."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class Answer:
+    """How a request ended. value: what it gave, None for text. stdout, stderr: what was printed, as far as it was kept."""
+
+    def __init__(self, end: Dict[str, Any], stdout: str, stderr: str) -> None:
+        self.returncode = int(end.get("code", 1))
+        self.error: Optional[Dict[str, Any]] = end.get("error")
+        self.value = end.get("value")
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def check(self) -> Answer:
+        """Raise what the host reports."""
+        if self.error is not None:
+            error = self.error
+            raise ApptainerError(
+                error["message"], error.get("hint"), error["code"], self.returncode, error.get("log_tail") or ()
+            )
+        return self
+
+
+class Call:
+    """One request on a connection of its own. `stop` may be called from another thread, or by an interrupt."""
+
+    def __init__(self, ask: str, **fields: Any) -> None:
+        path = os.environ.get(VARIABLE, "")
+        if not path:
+            raise ApptainerError(
+                "this kernel has no bridge to the host", "its kernel.json, or a policy, says `bridge: off`"
+            )
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._kept: Dict[str, List[str]] = {"stdout": [], "stderr": []}
+        self._size = 0
+        line = json.dumps(dict(fields, version=VERSION, ask=ask)).encode() + b"\n"
+        try:
+            # A timeout of Python's own would make `connect` give up at once where many others wait.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT_S, 0))
+            self._socket.connect(path)
+            # Who is refused at the door has an answer to read all the same.
+            with contextlib.suppress(BrokenPipeError):
+                self._socket.sendall(line)
+        except BlockingIOError:
+            self._socket.close()
+            raise ApptainerError("the host does not answer", "is the Jupyter server stopped or very busy?") from None
+        except OSError as error:
+            self._socket.close()
+            raise ApptainerError(
+                f"the host is out of reach: {error}",
+                "this kernel's server is gone; the bridge is back when a server has taken the kernel over",
+            ) from None
+
+    def stop(self) -> None:
+        """Have the host stop what runs; the answer then comes as soon as that has ended."""
+        # It may have ended already.
+        with contextlib.suppress(OSError):
+            self._socket.sendall(b'{"stop": true}\n')
+
+    def finish(self, on_text: Optional[OnText] = None, timeout_s: Optional[float] = None) -> Answer:
+        """Wait for the end. KeyboardInterrupt stops what runs, and is raised when that has ended."""
+        is_interrupted = False
+        lines = self._iter_records(timeout_s)
+        while True:
+            try:
+                record = next(lines)
+                if "end" in record:
+                    answer = Answer(record["end"], "".join(self._kept["stdout"]), "".join(self._kept["stderr"]))
+                    self._socket.close()
+                    if is_interrupted:
+                        raise KeyboardInterrupt
+                    return answer
+                for stream, text in record.items():
+                    self._keep(stream, text)
+                    if on_text is not None and not is_interrupted:
+                        on_text(stream, text)
+            except KeyboardInterrupt:
+                if is_interrupted or self._socket.fileno() < 0:
+                    # The second one, or the one that was raised above.
+                    self._socket.close()
+                    raise
+                is_interrupted = True
+                self.stop()
+                # A generator that an exception went through is at its end.
+                lines = self._iter_records(timeout_s)
+            except BaseException:
+                self._socket.close()
+                raise
+
+    _rest = b""
+
+    def _iter_records(self, timeout_s: Optional[float]) -> Iterator[Dict[str, Any]]:
+        while True:
+            head, newline, tail = self._rest.partition(b"\n")
+            if newline:
+                self._rest = tail
+                yield json.loads(head.decode())
+                continue
+            if not select.select([self._socket], [], [], timeout_s)[0]:
+                raise ApptainerError("the host did not answer in time")
+            data = self._socket.recv(65536)
+            if not data:
+                raise ApptainerError(
+                    "the host has closed the connection", "the Jupyter server's log says why, if it is not gone"
+                )
+            self._rest += data
+
+    def _keep(self, stream: str, text: str) -> None:
+        self._size += len(text)
+        if self._size <= MAX_KEPT and stream in self._kept:
+            self._kept[stream].append(text)
+
+
+class Writer:
+    """Writes to the cell: a line that is drawn again and again comes as one that changes, a few times a second."""
+
+    def __init__(self) -> None:
+        self._line = {"stdout": "", "stderr": ""}
+        self._last = 0.0
+
+    def __call__(self, stream: str, text: str) -> None:
+        if stream not in self._line:
+            return
+        target = sys.stdout if stream == "stdout" else sys.stderr
+        whole = self._line[stream] + text.replace("\r\n", "\n")
+        *lines, last = whole.split("\n")
+        for line in lines:
+            target.write(line[line.rfind("\r", 0, len(line) - 1) + 1 :] + "\n")
+        if "\r" not in last:
+            target.write(last)
+            self._line[stream] = ""
+        else:
+            last = last[last.rfind("\r", 0, len(last) - 1) :]
+            self._line[stream] = last
+            if time.monotonic() - self._last > _FLUSH_S:
+                self._last = time.monotonic()
+                target.write("\r" + last.strip("\r"))
+        target.flush()
+
+    def close(self) -> None:
+        """Write what the throttle has kept back."""
+        for stream, last in self._line.items():
+            if last.strip("\r"):
+                (sys.stdout if stream == "stdout" else sys.stderr).write("\r" + last.strip("\r") + "\n")
+                self._line[stream] = ""
+
+
+class Rows(List[Any]):
+    """A list of objects that is shown as a table."""
+
+    def _columns(self) -> List[str]:
+        names: Dict[str, None] = {}
+        for row in self:
+            names.update((name, None) for name, value in row.items() if not isinstance(value, (dict, list)))
+        return [name for name in names if all(_fits(row.get(name)) for row in self)]
+
+    def __repr__(self) -> str:
+        if not self or not all(isinstance(row, dict) for row in self):
+            return list.__repr__(self)
+        columns = self._columns()
+        table = [columns] + [[_show(row.get(name)) for name in columns] for row in self]
+        widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
+        return "\n".join("  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in table)
+
+    def _repr_html_(self) -> Optional[str]:
+        from html import escape
+
+        if not self or not all(isinstance(row, dict) for row in self):
+            return None
+        columns = self._columns()
+        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+        rows = ("".join(f"<td>{escape(_show(row.get(name)))}</td>" for name in columns) for row in self)
+        return "<table><tr>{}</tr>{}</table>".format(head, "".join(f"<tr>{row}</tr>" for row in rows))
+
+
+class Status(Dict[str, Any]):
+    """What this kernel runs in, shown as text."""
+
+    def __repr__(self) -> str:
+        return str(self.get("text", "")).rstrip("\n")
+
+
+class Job(threading.Thread):
+    """A command in the background: `--bg`, `--proc NAME`."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(name="apptainer-job", daemon=True)
+        self._call = call
+        self.answer: Optional[Answer] = None
+        self.error: Optional[ApptainerError] = None
+        self.start()
+
+    def run(self) -> None:
+        """The thread."""
+        try:
+            self.answer = self._call.finish()
+        except ApptainerError as error:
+            self.error = error
+
+    @property
+    def returncode(self) -> Optional[int]:
+        """None while it runs."""
+        return None if self.is_alive() or self.answer is None else self.answer.returncode
+
+    def stop(self) -> None:
+        """Have it stopped, and wait for its end."""
+        self._call.stop()
+        self.join()
+
+    def wait(self) -> Answer:
+        """Wait for the end and return it; raises what went wrong."""
+        self.join()
+        if self.error is not None or self.answer is None:
+            raise self.error or ApptainerError("the command has no end")
+        return self.answer.check()
+
+
+class Options:
+    """What stands before the command: as IPython's `%%script` has it."""
+
+    def __init__(self, words: List[str]) -> None:
+        self.is_background = self.is_quiet = self.raises = False
+        self.names: Dict[str, str] = {}
+        self.raises = True
+        self.words = list(words)
+        while self.words and self.words[0].startswith("--"):
+            name, equals, value = self.words[0][2:].partition("=")
+            if name == "bg":
+                self.is_background = True
+            elif name == "quiet":
+                self.is_quiet = True
+            elif name == "no-raise-error":
+                self.raises = False
+            elif name in ("out", "err", "proc"):
+                if not equals:
+                    if len(self.words) < 2:
+                        raise ApptainerError(f"--{name} needs the name of a variable", code="spec-invalid")
+                    del self.words[0]
+                    value = self.words[0]
+                if not value.isidentifier():
+                    raise ApptainerError(f"--{name} {value!r}: this is no name of a variable", code="spec-invalid")
+                self.names[name] = value
+            else:
+                break
+            del self.words[0]
+
+
+def split_line(line: str, environ: Any = None) -> List[str]:
+    """Split as a shell does, with `~` and variables outside single quotes, and nothing else of a shell."""
+    env = os.environ if environ is None else environ
+    words: List[str] = []
+    word: Optional[str] = None
+    quote = ""
+    position = 0
+    while position < len(line):
+        char = line[position]
+        position += 1
+        if quote == "'":
+            if char == "'":
+                quote = ""
+            else:
+                word = (word or "") + char
+        elif char == "\\" and position < len(line) and (not quote or line[position] in '"\\$`'):
+            word = (word or "") + line[position]
+            position += 1
+        elif char == "$" and _VARIABLE.match(line, position - 1):
+            match = _VARIABLE.match(line, position - 1)
+            assert match is not None
+            word = (word or "") + env.get(match.group(1) or match.group(2), match.group(0))
+            position = match.end()
+        elif quote:
+            if char == quote:
+                quote = ""
+            else:
+                word = (word or "") + char
+        elif char in "'\"":
+            quote, word = char, word or ""
+        elif char.isspace():
+            if word is not None:
+                words.append(word)
+            word = None
+        elif char == "~" and word is None and (position == len(line) or line[position] in "/ \t"):
+            word = env.get("HOME", "~")
+        else:
+            word = (word or "") + char
+    if quote:
+        raise ApptainerError(f"a quote ({quote}) has no end", code="spec-invalid")
+    return words if word is None else [*words, word]
+
+
+class Magics:
+    """The magics of one IPython shell."""
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+
+    def apptainer(self, line: str, cell: Optional[str] = None) -> Any:
+        """Apptainer on the host of this kernel, as far as the kernel's bridge admits.
+
+        %apptainer                              what this kernel runs in
+        %apptainer [OPTIONS] COMMAND...         any command line of apptainer; images, ps, kernel list, image list, ... are ours
+        %%apptainer [OPTIONS] build IMAGE       the cell is a definition file (--dockerfile, --environment, --requirements: one of these)
+        %%apptainer [OPTIONS] exec IMAGE [CMD]  the cell is CMD's standard input (default: sh)
+
+        OPTIONS: --bg  --out NAME  --err NAME  --proc NAME  --no-raise-error  --quiet
+        """
+        options = Options(split_line(line))
+        words = options.words
+        if not words or words == ["status"]:
+            return Status(Call("status").finish().check().value or {})
+        if cell is not None and words[0] in ("exec", "run") and _has_no_program(words):
+            words = [*words, "sh"] if words[0] == "exec" else words
+        wants_value = cell is None and not options.is_background and not {"out", "err"} & set(options.names)
+        call = Call("run", words=words, stdin=cell, cwd=os.getcwd(), progress=not options.names, value=wants_value)
+        if options.is_background:
+            job = Job(call)
+            if "proc" in options.names:
+                self.shell.user_ns[options.names["proc"]] = job
+            return job
+        return self._finish(call, options, words)
+
+    def _finish(self, call: Call, options: Options, words: List[str]) -> Any:
+        writer = Writer()
+
+        def write(stream: str, text: str) -> None:
+            if not options.is_quiet and ("out" if stream == "stdout" else "err") not in options.names:
+                writer(stream, text)
+
+        try:
+            answer = call.finish(write)
+        finally:
+            writer.close()
+        for name, text in (("out", answer.stdout), ("err", answer.stderr)):
+            if name in options.names:
+                self.shell.user_ns[options.names[name]] = text
+        if "proc" in options.names:
+            self.shell.user_ns[options.names["proc"]] = answer
+        if options.raises:
+            answer.check()
+        elif answer.error and not options.is_quiet:
+            print(ApptainerError(answer.error["message"], answer.error.get("hint")), file=sys.stderr)
+        is_plain = "--json" in words or "-j" in words
+        return Rows(answer.value) if isinstance(answer.value, list) and not is_plain else answer.value
+
+    def complete(self, text: str) -> List[Tuple[str, str]]:
+        """Return candidates for the last word of a line, with what they mean; none where the host does not answer."""
+        try:
+            words = split_line(text)
+            if not text or text[-1].isspace():
+                words.append("")
+            own = [
+                ("status", "what this kernel runs in"),
+                ("images", "images of the host"),
+                ("kernels", "container kernels"),
+            ]
+            found = Call("complete", words=words).finish(timeout_s=_COMPLETE_S).check().value or []
+        except ApptainerError:
+            return []
+        extra = [pair for pair in own if len(words) == 1 and pair[0].startswith(words[0])]
+        return extra + [(str(word), str(about)) for word, about in found]
+
+    def explain_missing(self, result: Any) -> None:
+        """Called by IPython after each cell: a file that only the host has is a bind that is missing."""
+        error = getattr(result, "error_in_exec", None)
+        path = getattr(error, "filename", None)
+        if not isinstance(error, FileNotFoundError) or os.environ.get(HINTS) == "0":
+            return
+        if isinstance(path, (str, bytes)):
+            try:
+                answer = Call("path", words=[os.fsdecode(path)], cwd=os.getcwd()).finish(timeout_s=_COMPLETE_S)
+            except (ApptainerError, OSError):
+                return
+            if isinstance(answer.value, str):
+                print("Hint: " + answer.value, file=sys.stderr)
+
+
+def _has_no_program(words: List[str]) -> bool:
+    """Say whether the image is the last word: nothing stands behind it."""
+    return len(words) > 1 and (words[-1].endswith((".sif", ".img")) or "://" in words[-1])
+
+
+def _fits(value: Any) -> bool:
+    text = _show(value)
+    return "\n" not in text and len(text) <= 120
+
+
+def _show(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Called by `%load_ext jupyter_apptainer`."""
+    magics = Magics(shell)
+    shell.register_magic_function(magics.apptainer, "line_cell", "apptainer")
+    shell.events.register("post_run_cell", magics.explain_missing)
+    matchers = getattr(getattr(shell, "Completer", None), "custom_matchers", None)
+    if matchers is not None:
+        matchers.append(_build_matcher(magics))
+    shell.user_ns_hidden.setdefault("_jupyter_apptainer_magics", magics)
+
+
+def _build_matcher(magics: Magics) -> Any:
+    try:
+        from IPython.core.completer import SimpleCompletion, context_matcher
+    except ImportError:
+        return lambda text: []
+
+    @context_matcher()  # type: ignore[untyped-decorator]
+    def match(context: Any) -> Any:
+        begin = re.match(r"\s*%%?apptainer\s(.*)$", context.line_with_cursor[: len(context.text_until_cursor)])
+        if not begin:
+            return {"completions": []}
+        words = magics.complete(begin.group(1))
+        return {
+            "completions": [SimpleCompletion(text=word, type=about[:60]) for word, about in words],
+            "suppress": True,
+        }
+
+    return match
