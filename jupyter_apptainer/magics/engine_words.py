@@ -169,6 +169,9 @@ def nothing_half_made(line: EngineLine, request: Request) -> Iterator[None]:
 
 
 def _find_target(line: EngineLine, cwd: str) -> Path | None:
+    if not line.arguments:
+        # `build --help` makes nothing.
+        return None
     if line.command == ("build",):
         return Path(cwd, line.arguments[0])
     if line.command == ("overlay", "create"):

@@ -36,6 +36,12 @@ def test_outputs_go_into_variables(session: Session) -> None:
     assert session.variables["p"].returncode == 0
 
 
+def test_a_variable_that_a_cell_has_set_comes_along(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDE", "high")
+    session.get("%apptainer --out text exec $image sh -c 'echo $TIDE'")
+    assert session.variables["text"] == "high\n"
+
+
 def test_a_failure_is_raised_with_its_own_words(session: Session) -> None:
     outcome = session.run("%apptainer exec $image sh -c 'echo working; exit 3'")
     assert isinstance(outcome.error, CommandError)
@@ -94,6 +100,8 @@ def test_status_and_help(session: Session) -> None:
     assert "exec " in help_text
     assert "doctor " in help_text
     assert "--bind" in session.run("%apptainer help exec").out
+    # Nothing is made by them, so nothing is removed after them.
+    assert all(session.run(f"%apptainer help {word}").error is None for word in ("build", "pull", "overlay create"))
     assert "jupyter apptainer kernel add" in session.run("%apptainer help kernel add").out
 
 
