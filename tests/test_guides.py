@@ -29,15 +29,18 @@ RunGuide = Callable[..., str]
 def run_guide(lab: Lab, tmp_path: Path) -> Iterator[RunGuide]:
     """Execute a notebook as its reader would, and return all text that it shows.
 
-    parameters: instead of the values in its cell of that name. answer: what is typed where a cell asks.
+    parameters: instead of the values in its cell of that name. answer: what is typed where a cell asks. authority: the file of
+    a registry's certificates.
     """
     kernels: list[tuple[Any, BlockingKernelClient]] = []
     # Instances and keys of its own, which no other test sees.
-    environ = {**lab.environ, "APPTAINER_CONFIGDIR": str(tmp_path / "engine"), "TMPDIR": str(tmp_path)}
+    own = dict.fromkeys(("APPTAINER_CONFIGDIR", "SINGULARITY_CONFIGDIR"), str(tmp_path / "engine"))
+    environ = {**lab.environ, **own, "TMPDIR": str(tmp_path)}
 
-    def run(name: str, answer: str = "", **parameters: object) -> str:
+    def run(name: str, answer: str = "", authority: Path | None = None, **parameters: object) -> str:
+        trusted = {"SSL_CERT_FILE": str(authority)} if authority else {}
         cells = json.loads((NOTEBOOKS / name).read_text())["cells"]
-        kernels.append(start_new_kernel(kernel_name="python3", env=environ, cwd=str(tmp_path)))
+        kernels.append(start_new_kernel(kernel_name="python3", env={**environ, **trusted}, cwd=str(tmp_path)))
         _, client = kernels[-1]
         return "".join(run_cell(client, cell, parameters, answer) for cell in cells if cell["cell_type"] == "code")
 
@@ -72,9 +75,14 @@ def run_cell(client: BlockingKernelClient, cell: dict[str, Any], parameters: dic
     return text
 
 
-def test_cheat_sheet(run_guide: RunGuide, starter_image: Path, closed_registry: Registry, lab: Lab) -> None:
+def test_cheat_sheet(run_guide: RunGuide, starter_image: Path, closed_registry: Registry) -> None:
     text = run_guide(
-        "cheat-sheet.ipynb", answer=PASSWORD, image=str(starter_image), registry=closed_registry.host, user=USER
+        "cheat-sheet.ipynb",
+        answer=PASSWORD,
+        authority=closed_registry.certificate,
+        image=str(starter_image),
+        registry=closed_registry.host,
+        user=USER,
     )
     assert "harbour, tide: 3.2 m" in text
     assert PASSWORD not in text
