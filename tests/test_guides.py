@@ -17,7 +17,7 @@ from jupyter_client.manager import start_new_kernel
 
 from tests.examples import FOLDER, BuildExample
 from tests.laboratory import Lab
-from tests.registry import PASSWORD, USER, OciImage, Registry
+from tests.registry import PASSWORD, USER, Registry
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 _CELL_DEADLINE_S = 200
@@ -92,8 +92,9 @@ def test_options_of_exec(run_guide: RunGuide, starter_image: Path) -> None:
     assert "harbour 320.0 cm" in run_guide("exec-options.ipynb", image=str(starter_image))
 
 
-def test_registries(run_guide: RunGuide, starter_image: Path, registry: Registry, oci_image: OciImage) -> None:
-    assert "hello from" in run_guide("registries.ipynb", image=str(starter_image), registry=registry.host)
+def test_registries(run_guide: RunGuide, small_sif: Path, registry: Registry) -> None:
+    text = run_guide("registries.ipynb", image=str(small_sif), registry=registry.host)
+    assert "hello from under-another-name.sif" in text
 
 
 def test_services(run_guide: RunGuide, starter_image: Path, build_example: BuildExample) -> None:
