@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..errors import ApptainerError, EngineNotFound, SpecError
 from . import services
 from .cell_build import build_from_cell
-from .context import Context, build_terminal_environment, find_context
+from .context import Context, find_context
 from .engine_words import EngineFailed, clean_lines, run_engine
 from .help import show_help
 from .inspection import inspect_image
@@ -31,8 +31,7 @@ class Host:
         """Return engine and folders. Raises EngineNotFound."""
         if self._context is None:
             self._context = find_context()
-        # A cell may have changed its environment since.
-        return replace(self._context, environ=build_terminal_environment(os.environ))
+        return self._context
 
     def run(self, request: Request, on_text: OnText) -> Answer:
         """Carry it out to its end; what fails is an answer with an error. KeyboardInterrupt ends it through the stop ladder."""
