@@ -12,6 +12,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_local_scope, no_var_expand
 
 from ..errors import ApptainerError, SpecError
+from . import panel
 from .completion import build_matcher
 from .expand import expand
 from .model import BODY_COMMANDS, Answer, Request
@@ -83,6 +84,8 @@ class ApptainerMagics(Magics):
 
     def _run(self, line: str, cell: str | None) -> Any:
         options, words = take_options(split_words(line, os.environ))
+        if words == (panel.WORD,) and cell is None:
+            return panel.open_panel()
         request = self._build_request(words, cell)
         if options.is_background:
             return self._start(options, request)

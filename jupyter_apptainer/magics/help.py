@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import EngineNotFound, SpecError
+from . import panel
 from .context import Context
 from .engine_words import run_engine
 from .line import parse_line, suggest
@@ -20,6 +21,9 @@ def show_help(context: Context | None, words: tuple[str, ...], request: Request,
     """words: the command that is asked about; none for a list of all."""
     if not words:
         return _list_all(context, on_text)
+    if words == (panel.WORD,):
+        on_text("stdout", f"%apptainer {panel.WORD}: {panel.HELP}\n")
+        return Answer(0, panel.HELP)
     known = context.manual.get_page().commands if context else {}
     own = find_own_command(words) if words[0] not in known else None
     if own:

@@ -11,6 +11,7 @@ from ..cli.main import COMMANDS
 from ..engine.command import Command, Completed
 from ..engine.runner import Runner
 from ..errors import ApptainerError, CommandError, SpecError
+from . import panel
 from .context import build_terminal_environment
 from .model import Answer, OnText, Request, Value
 from .relay import OwnRelay
@@ -65,7 +66,7 @@ def find_own_command(words: Sequence[str]) -> tuple[str, ...] | None:
 def list_own_words() -> dict[str, str]:
     """Return the words of ours, and what they do."""
     aliases = {word: f"the same as {' '.join(line)}" for word, line in ALIASES.items() if line[0] in COMMANDS}
-    return {name: row.help for name, row in COMMANDS.items()} | aliases
+    return {name: row.help for name, row in COMMANDS.items()} | aliases | {panel.WORD: panel.HELP}
 
 
 def run_own(words: tuple[str, ...], request: Request, on_text: OnText, environ: Mapping[str, str]) -> Answer:
