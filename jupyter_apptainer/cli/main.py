@@ -31,7 +31,7 @@ COMMANDS: Mapping[str, CommandRow] = {
     "engine": CommandRow("engine", "install | info: get an engine, show which one is used"),
     "kernel": CommandRow("kernel", "add | discover | list | show | check | explain | edit | ps | stop | remove"),
     "image": CommandRow(
-        "image", "build | pull | push | list | inspect | recipe | diff | lock | verify | sign | remove | clean"
+        "image", "build | pull | push | list | inspect | recipe | diff | freeze | lock | verify | sign | remove | clean"
     ),
     "registry": CommandRow("registry", "login | logout: passwords of image registries"),
     "overlay": CommandRow("overlay", "create | list | info | grow | check | freeze | remove: what kernels write into"),

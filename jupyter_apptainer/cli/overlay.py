@@ -13,10 +13,11 @@ from ..config import ApptainerConfig, load_config
 from ..engine.locate import EngineInfo, get_engine
 from ..errors import ImageLacksPython, SpecError
 from ..images.probe import probe_image
+from ..kernels.freeze_image import Layers, freeze_image
 from ..kernels.overlays import find_overlay_users, mark_image
 from ..kernels.spec import PYTHON_COMMAND
 from ..overlays.ext3 import MIB
-from ..overlays.freeze import freeze_to_image, freeze_to_layer
+from ..overlays.freeze import freeze_to_layer
 from ..overlays.manage import (
     check_overlay_file,
     copy_overlay,
@@ -284,7 +285,7 @@ def _freeze(arguments: argparse.Namespace) -> int:
         if arguments.image:
             image = os.path.abspath(arguments.image)
             mark_image(image)
-            freeze_to_image(engine, path, image, target, places, os.environ, on_progress=tell)
+            freeze_image(engine, places, Layers(image, (path,)), target, os.environ, on_progress=tell)
         else:
             freeze_to_layer(engine, path, target, places, on_progress=tell)
     print(target)

@@ -1,4 +1,4 @@
-"""Turn what is in an overlay into something that is only read: a squashfs layer for the same image, or a new image.
+"""Turn what is in an overlay into something that is only read: a squashfs layer for the same image, or a part of a new image.
 
 A deleted file is in the overlay as `.wh.NAME`, and a folder that hides the image's as one with `.wh..wh..opq` in it:
 fuse-overlayfs writes them so where it cannot make device nodes.
@@ -10,22 +10,17 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ..engine.companions import run_companion
-from ..engine.environment import build_engine_environment
 from ..engine.locate import EngineInfo
-from ..engine.options import Bind, ContainerOptions, build_exec, build_image_build
-from ..engine.output import OnText
-from ..engine.runner import Runner
 from ..engine.step import OnProgress
-from ..errors import OverlayCreateError, OverlayUnclean
+from ..errors import OverlayCreateError, OverlayUnclean, SpecError
 from ..instances.janitor import remove_tree
 from ..places import Places
-from .ext3 import read_ext3
 from .holder import hold_overlay, needs_check
 from .manage import check_disk, get_ext3_overlay
 from .model import Overlay, load_overlay, new_record, save_record
@@ -44,7 +39,7 @@ def freeze_to_layer(
     Raises OverlayBusy while a kernel writes to it.
     """
     overlay = get_ext3_overlay(path)
-    with _unpacked(engine, path, target, places, on_progress) as upper:
+    with unpack_overlay(engine, path, target, places, on_progress) as upper:
         on_progress(f"Writing {target}")
         argv = ("mksquashfs", str(upper), target, "-quiet", "-no-progress", "-all-root", "-noappend")
         try:
@@ -54,52 +49,6 @@ def freeze_to_layer(
             raise
     save_record(target, replace(overlay.record or new_record(), origin=f"frozen from {path}", mode=None))
     return load_overlay(target)
-
-
-def freeze_to_image(
-    engine: EngineInfo,
-    path: str,
-    image: str,
-    target: str,
-    places: Places,
-    environ: Mapping[str, str],
-    *,
-    on_progress: OnProgress = lambda _: None,
-    on_text: OnText | None = None,
-) -> None:
-    """Make a new image of `image` and what an ext3 overlay changes in it. Raises OverlayBusy, BuildError, DiskFull."""
-    get_ext3_overlay(path)
-    env = build_engine_environment(environ)
-    with _unpacked(engine, path, target, places, on_progress) as upper:
-        root = upper.parent / "root"
-        on_progress(f"Unpacking {image}")
-        try:
-            Runner().run(build_image_build(engine, str(root), image, env, is_sandbox=True), on_text=on_text)
-            on_progress("Applying the overlay")
-            _apply(upper, root, image)
-            on_progress(f"Building {target}")
-            Runner().run(build_image_build(engine, target, str(root), env), on_text=on_text)
-        finally:
-            _remove_unpacked(engine, root, image, env)
-
-
-def _apply(upper: Path, root: Path, image: str) -> None:
-    try:
-        apply_layer(upper, root)
-    except PermissionError as error:
-        raise OverlayCreateError(
-            f"the overlay changes {error.filename}, which belongs to another user in {image}",
-            hint="freeze it to a layer (without --image), or build the new image from a definition file",
-        ) from error
-
-
-def _remove_unpacked(engine: EngineInfo, root: Path, image: str, env: Mapping[str, str]) -> None:
-    """Remove the unpacked image. Folders of other users in it belong to subordinate ids, which only a namespace may touch."""
-    remove_tree(str(root))
-    if root.exists():
-        options = ContainerOptions(fakeroot=True, home="none", binds=(Bind(str(root.parent), "/mnt"),))
-        command = build_exec(engine, image, ("rm", "-rf", f"/mnt/{root.name}"), env, options=options, timeout_s=120)
-        Runner().complete(command)
 
 
 def apply_layer(upper: Path, root: Path) -> None:
@@ -115,11 +64,15 @@ def apply_layer(upper: Path, root: Path) -> None:
                 _remove(root / name.removeprefix(_WHITEOUT))
             continue
         target = root / name
-        if source.is_dir() and not source.is_symlink():
+        status = source.lstat()
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            # How Linux' own overlayfs writes that a file is deleted.
+            _remove(target)
+        elif source.is_dir() and not source.is_symlink():
             if not target.is_dir() or target.is_symlink():
                 _remove(target)
                 target.mkdir()
-            mode = stat.S_IMODE(source.stat().st_mode)
+            mode = stat.S_IMODE(status.st_mode)
             # Its owner must be able to work in it until it is done.
             target.chmod(mode | 0o700)
             apply_layer(source, target)
@@ -130,31 +83,66 @@ def apply_layer(upper: Path, root: Path) -> None:
 
 
 @contextmanager
-def _unpacked(engine: EngineInfo, path: str, target: str, places: Places, on_progress: OnProgress) -> Iterator[Path]:
-    """Yield a folder with the content of the overlay, in a folder of its own beside `target`."""
-    if os.path.lexists(target):
-        raise OverlayCreateError(f"{target} exists already", hint="choose another name")
-    parent = os.path.dirname(os.path.abspath(target))
-    found = read_ext3(path)
-    if found is None or not os.path.isdir(parent):
-        raise OverlayCreateError(f"there is no folder {parent}", hint="create it first")
-    check_disk(target, 2 * (found.size_bytes - found.free_bytes))
+def unpack_overlay(
+    engine: EngineInfo, path: str, target: str, places: Places, on_progress: OnProgress = lambda _: None
+) -> Iterator[Path]:
+    """Yield a folder with what an overlay changes, for `apply_layer`; it is gone behind the block, or the overlay's own.
+
+    target: what shall be made of it, which must not be there yet; beside it there is room. Raises OverlayBusy while a kernel writes
+    to the overlay, OverlayUnclean, SpecError for a folder of packages.
+    """
+    overlay = load_overlay(path)
+    parent = _check_target(target)
+    if overlay.kind not in ("ext3", "squashfs", "folder"):
+        raise SpecError(
+            f"{path} is no overlay that could become part of an image: {overlay.kind}",
+            hint="a folder of packages belongs to its own path: install the packages with `%pip` above an overlay, or list them in a recipe",
+        )
+    if overlay.kind == "folder":
+        with hold_overlay(path, places, for_writing=False):
+            yield _get_upper(Path(path), path)
+        return
+    check_disk(target, 2 * _measure(overlay))
     scratch = tempfile.mkdtemp(prefix=".jpa-freeze-", dir=parent)
     try:
-        if needs_check(path, found):
+        if needs_check(path, overlay.ext3):
             raise OverlayUnclean(f"the overlay {path} was not closed properly")
         with hold_overlay(path, places, for_writing=False):
             on_progress(f"Reading {path}")
-            # It complains about owners that it may not set, and ends with 0 in any case.
-            run_companion(
-                engine, ("debugfs", "-R", f"rdump /{_UPPER} .", os.path.abspath(path)), f"read {path}", cwd=scratch
-            )
-        upper = Path(scratch, _UPPER)
-        if not upper.is_dir():
-            raise OverlayCreateError(f"{path} holds no layer: it was never used as an overlay")
-        yield upper
+            yield _unpack(engine, overlay, Path(scratch))
     finally:
         remove_tree(scratch)
+
+
+def _check_target(target: str) -> str:
+    if os.path.lexists(target):
+        raise OverlayCreateError(f"{target} exists already", hint="choose another name")
+    parent = os.path.dirname(os.path.abspath(target))
+    if not os.path.isdir(parent):
+        raise OverlayCreateError(f"there is no folder {parent}", hint="create it first")
+    return parent
+
+
+def _measure(overlay: Overlay) -> int:
+    return overlay.ext3.size_bytes - overlay.ext3.free_bytes if overlay.ext3 else overlay.size_bytes
+
+
+def _unpack(engine: EngineInfo, overlay: Overlay, scratch: Path) -> Path:
+    path = os.path.abspath(overlay.path)
+    if overlay.kind == "squashfs":
+        upper = scratch / _UPPER
+        run_companion(engine, ("unsquashfs", "-quiet", "-no-progress", "-dest", str(upper), path), f"read {path}")
+        return upper
+    # It complains about owners that it may not set, and ends with 0 in any case.
+    run_companion(engine, ("debugfs", "-R", f"rdump /{_UPPER} .", path), f"read {path}", cwd=str(scratch))
+    return _get_upper(scratch, overlay.path)
+
+
+def _get_upper(folder: Path, path: str) -> Path:
+    upper = folder / _UPPER
+    if not upper.is_dir():
+        raise OverlayCreateError(f"{path} holds no layer: it was never used as an overlay")
+    return upper
 
 
 def _remove(path: Path) -> None:

@@ -13,7 +13,7 @@ from ..images.build import BuildOptions
 from ..images.choices import build_transfer_settings, choose_target
 from ..images.reference import parse_reference
 from ..images.work import RecipeSource, plan_build, plan_pull, plan_push
-from ..overlays.work import plan_freeze
+from ..kernels.freeze_work import plan_freeze
 from ..places import Places
 from ..tasks.engine import plan_install
 from ..tasks.model import TaskSpec

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.locate import get_engine
+from ..overlays.freeze import freeze_to_layer
 from ..tasks.model import TaskSpec
 from ..tasks.report import Report
-from .freeze import freeze_to_image, freeze_to_layer
+from .freeze_image import Layers, freeze_image
 
 
 def plan_freeze(overlay: Path, target: Path, *, image: Path | None = None, engine: str = "") -> TaskSpec:
@@ -32,12 +33,11 @@ def run_freeze(args: Mapping[str, Any], report: Report) -> dict[str, Any]:
     engine = get_engine(args["engine"] or None, places=report.places)
     source, target = args["overlay"], args["target"]
     if args["image"]:
-        freeze_to_image(
+        freeze_image(
             engine,
-            source,
-            args["image"],
-            target,
             report.places,
+            Layers(args["image"], (source,)),
+            target,
             os.environ,
             on_progress=report.begin,
             on_text=lambda _, text: report.write(text),
