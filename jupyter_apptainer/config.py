@@ -6,7 +6,7 @@ c.ApptainerConfig.engine_path = "/opt/apptainer/bin/apptainer"
 from __future__ import annotations
 
 from jupyter_core.paths import jupyter_config_path
-from traitlets import Bool, Dict, Enum, Float, List, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, List, Unicode
 from traitlets.config import Config, Configurable
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
 
@@ -65,6 +65,13 @@ class ApptainerConfig(Configurable):
         "",
         help="""A file of certificates in PEM format, for builds and pulls where a site or its proxy has its own authority. Empty (the
         default): what SSL_CERT_FILE, PIP_CERT or REQUESTS_CA_BUNDLE name. Example: "/etc/ssl/certs/ca-certificates.crt".""",
+    ).tag(config=True)
+
+    build_cache_mib = Int(
+        10240,
+        min=0,
+        help="""How many MiB of disk the layers of image builds may take; those that were not used for longest go first, after each
+        build. 0: builds keep and use none. Default: 10240. Example: 40960.""",
     ).tag(config=True)
 
     named_binds = Dict(

@@ -26,7 +26,7 @@ from ..images.inventory import read_inventory
 from ..images.signing import sign_image, verify_image
 from ..kernels.usage import find_usage, map_kernels_to_images, remove_image
 from ..places import find_places
-from . import image_build, image_freeze, image_lock, image_transfer
+from . import image_build, image_cache, image_freeze, image_lock, image_transfer
 from .image_settings import find_engine_and_places, find_folders
 from .output import is_yes, print_json, print_note, print_table
 from .verbs import add_verb
@@ -52,6 +52,7 @@ def add_parser(subparsers: Any) -> None:
     image_lock.add_lock(commands)
     image_transfer.add_verbs(commands)
     _add_removing_verbs(commands)
+    image_cache.add_cache(commands)
 
 
 def _add_reading_verbs(commands: Any) -> None:

@@ -94,6 +94,11 @@ def add_build(commands: Any) -> None:
         help="the same recipe and sources give the same bytes: times later than SOURCE_DATE_EPOCH (default: now) become it; "
         "implied where SOURCE_DATE_EPOCH is set",
     )
+    parser.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="run all steps again, also those that earlier builds have kept as layers",
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument(
         "--host-settings",
@@ -128,6 +133,8 @@ def _build(arguments: argparse.Namespace) -> int:
         is_forced=arguments.force,
         has_host_settings=arguments.host_settings or bool(arguments.ca_bundle),
         ca_bundle=Path(ca_bundle).expanduser() if ca_bundle else None,
+        uses_layers=not arguments.no_cache,
+        layers_bytes=settings.build_cache_mib * 2**20,
         epoch=_find_epoch(arguments),
         secrets=tuple(parse_secret(text) for text in arguments.secret),
         no_https=tuple(settings.no_https),

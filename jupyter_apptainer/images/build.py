@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..engine.command import Command
 from ..engine.environment import build_engine_environment
+from ..engine.layering import SCRIPTED
 from ..engine.locate import EngineInfo
 from ..engine.options import build_image_build
 from ..engine.runner import AsyncRunner, Runner
@@ -29,6 +30,8 @@ from .host_apt import find_apt_sources, write_apt_settings
 from .host_settings import MOUNT_POINT, build_variables, find_ca_bundle, load_host_settings, write_build_settings
 from .ingredients import BaseDigests, make_record
 from .inventory import find_in_files
+from .layering.build import LayeredBuild, Order
+from .layering.keys import Unlayerable
 from .pack import Packing
 from .pinned import restore_folder, restore_text
 from .pins import write_pins
@@ -46,6 +49,7 @@ COMPRESSIONS: Mapping[str, str] = {
     "zstd": "-comp zstd -b 128K",
     "gzip": "-comp gzip -b 128K",
 }
+DEFAULT_LAYERS_BYTES = 10 * 2**30
 _FAKED_LIBRARY = re.compile(
     r"version `GLIBC_[\d.]+' not found.*\b(?:faked|fakeroot|libfakeroot)|\b(?:faked|libfakeroot)\S*.*`GLIBC_"
 )
@@ -59,6 +63,8 @@ class BuildOptions:
     certificates, by default those that SSL_CERT_FILE and the like name. epoch: seconds since 1970, for an image that does
     not depend on the time at which it is made; None for SOURCE_DATE_EPOCH, and where that is not set, the time counts.
     no_https: registries that speak plain http, as HOST or HOST:PORT; "*" is all. secrets: for scripts, as files in /mnt/secrets.
+    uses_layers: what earlier builds have made counts. layers_bytes: how much of this build is kept for later ones at most; 0
+    for a build that neither uses layers nor keeps any.
     """
 
     compression: str = "lz4"
@@ -68,6 +74,8 @@ class BuildOptions:
     epoch: int | None = None
     no_https: tuple[str, ...] = ()
     secrets: tuple[SecretSource, ...] = ()
+    uses_layers: bool = True
+    layers_bytes: int = DEFAULT_LAYERS_BYTES
 
 
 @dataclass(frozen=True)
@@ -222,10 +230,13 @@ class _Build:
         # Named before they are made, so that an interrupt at any moment finds them.
         self._scratch = _find_scratch(places, self._environ) / f"build-{secrets.token_hex(4)}"
         self._fresh = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}")
+        bundle = options.ca_bundle or find_ca_bundle(self._environ)
+        self._bases = BaseDigests(engine, places, self._environ, str(bundle) if bundle else None)
         self._findings: tuple[Finding, ...] = ()
         self._texts: tuple[Text, ...] = ()
         self._started = time.monotonic()
         self.log = BuildLog(places.cache / "builds", self._target.stem, on_progress, report, self._secrets.redact)
+        self._layered: LayeredBuild | None = None
 
     def clean_up(self) -> None:
         """Remove all that is not the finished image or the log."""
@@ -233,6 +244,8 @@ class _Build:
         self._fresh.unlink(missing_ok=True)
         self._secrets.remove()
         remove_build_folder(self._scratch)
+        if self._layered:
+            self._layered.release(self._options.layers_bytes)
 
     def iter_steps(self) -> Steps:
         """Check, and yield the commands one after the other; each is answered with the error that it ended with."""
@@ -244,6 +257,10 @@ class _Build:
         self.log.open()
         self._texts = (self._make_record(),)
         env, binds = self._prepare()
+        self._layered = self._plan_layers(env, binds)
+        if self._layered:
+            yield from self._build_layers(self._layered)
+            return
         first = self._build_first(env, binds)
         error = yield first
         if error and _FAKED_LIBRARY.search("\n".join(self.log.tail)):
@@ -256,7 +273,7 @@ class _Build:
 
     def conclude(self) -> BuiltImage:
         """Give the image its name."""
-        for text in () if self._needs_folder else self._texts:
+        for text in () if self._needs_folder and not self._layered else self._texts:
             append_text(self._fresh, text)
         self._fresh.replace(self._target)
         return BuiltImage(
@@ -310,6 +327,37 @@ class _Build:
             with (folder / "apt/apt.conf").open("a", encoding="utf-8") as stream:
                 stream.write((folder / "pins/apt.conf").read_text(encoding="utf-8"))
         return found
+
+    def _plan_layers(self, env: Mapping[str, str], binds: tuple[str, ...]) -> LayeredBuild | None:
+        """Return the build in layers; None where it has to be built as a whole."""
+        is_pinned = bool(self._recipe.pinned or self._recipe.pins)
+        # A script may leave a secret somewhere, and a layer would keep it.
+        if self._epoch is not None or is_pinned or self._options.secrets or not self._options.layers_bytes:
+            return None
+        order = Order(
+            engine=self._engine,
+            recipe=self._recipe,
+            target=self._fresh,
+            scratch=self._scratch,
+            env=env,
+            binds=binds,
+            mksquashfs_args=tuple(COMPRESSIONS[self._options.compression].split()),
+            uses_layers=self._options.uses_layers,
+            no_https=is_plain_http(self._recipe, self._options.no_https),
+        )
+        build = LayeredBuild(order, self._bases, self._places, self.log)
+        try:
+            build.prepare()
+        except Unlayerable as reason:
+            self.log.feed("stderr", f"Built as a whole, not in layers: {reason}\n")
+            return None
+        return build
+
+    def _build_layers(self, layered: LayeredBuild) -> Steps:
+        try:
+            yield from layered.iter_steps()
+        except CommandError as error:
+            raise self._explain(error) from None
 
     def _build_first(self, env: Mapping[str, str], binds: tuple[str, ...]) -> Command[None]:
         source = str(self._scratch / "recipe.def")
@@ -368,10 +416,9 @@ class _Build:
             )
 
     def _make_record(self) -> Text:
-        bundle = self._options.ca_bundle or find_ca_bundle(self._environ)
         return make_record(
             self._recipe,
-            BaseDigests(self._engine, self._places, self._environ, str(bundle) if bundle else None),
+            self._bases,
             compression=self._options.compression,
             epoch=self._epoch,
             has_host_settings=self._options.has_host_settings,
@@ -395,7 +442,7 @@ class _Build:
 
 def _is_without_scripts(command: Command[None]) -> bool:
     """Say whether the engine may have a terminal, and so draw its progress: programs of a recipe might wait for an answer there."""
-    return not command.argv[-1].endswith("recipe.def")
+    return not command.argv[-1].endswith("recipe.def") and command.title not in SCRIPTED
 
 
 def _insert_flag(argv: tuple[str, ...], flag: str) -> tuple[str, ...]:

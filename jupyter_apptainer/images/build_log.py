@@ -46,6 +46,8 @@ class BuildLog:
     ) -> None:
         """report: of the task that this build is; its log is the build's. redact: takes secrets out of a line."""
         self.path = report.log_path if report else folder / f"{name}-{secrets.token_hex(3)}.log"
+        # Phases of the engine that are no news for a person.
+        self.hidden: frozenset[str] = frozenset()
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._on_progress = on_progress
         self._report = report
@@ -69,7 +71,7 @@ class BuildLog:
 
     def begin(self, phase: str) -> None:
         """Tell what begins now, once."""
-        if phase != self._last:
+        if phase != self._last and phase not in self.hidden:
             self._last = phase
             self._packages = PackageCount()
             self._on_progress(phase)

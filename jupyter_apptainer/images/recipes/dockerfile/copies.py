@@ -128,7 +128,10 @@ class _Task:
     def finish(self) -> None:
         if not self._lines and not self._waiting:
             return
-        self._state.add("", f"# Dockerfile line {self._instruction.line}", *self._lines)
+        # What waits is copied when this layer is made, so that another file here does not change the layers before.
+        mark = [f"# layer: {self._folder}"] if self._waiting else []
+        self._state.add("", *mark, f"# Dockerfile line {self._instruction.line}", *self._lines)
+        self._state.end_layer()
         self._state.copies += 1
 
     def _add_selection(self, selection: Selection, path: str) -> None:

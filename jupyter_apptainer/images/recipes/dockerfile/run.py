@@ -35,6 +35,7 @@ def add_run(state: StageState, instruction: Instruction) -> None:
     state.add(*[line for secret in secrets for line in secret.begin])
     state.add(*_build_body(state, instruction))
     state.add(*[line for secret in secrets for line in secret.end])
+    state.end_layer()
 
 
 def _build_body(state: StageState, instruction: Instruction) -> list[str]:

@@ -53,6 +53,10 @@ class StageState:
         """Add lines to %post."""
         self.draft.post += lines
 
+    def end_layer(self) -> None:
+        """Let what comes next be a layer of its own; see `images.layering`."""
+        self.add("# layer")
+
     def set_variable(self, name: str, word: Word, *, is_environment: bool) -> None:
         """Set a variable for what follows, and for the finished image where it belongs there."""
         known = word.known

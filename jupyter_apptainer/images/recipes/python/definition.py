@@ -57,9 +57,11 @@ def build_pip_definition(
     draft.post += _choose_python()
     draft.post += _check_python(python)
     if lines:
+        draft.post += ["", _mark(draft, exclude=("project", "folder"))]
         draft.post += _write_file(f"{STAGING}/requirements.txt", "\n".join(lines))
         draft.post += ["echo '== Installing the Python packages'", f"( cd {STAGING} && {_PIP} -r requirements.txt )"]
     if project:
+        draft.post += ["", f"# layer: {STAGING}/{project}"]
         draft.post += ["echo '== Installing the project'", f"{_PIP} {STAGING}/{project}"]
     draft.post += [f"python3 -c 'import ipykernel' 2>/dev/null || {_PIP} ipykernel"]
     draft.environment = ['export PATH="/opt/venv/bin:$PATH"', "export LANG=C.UTF-8", *_build_variables(variables)]
@@ -78,6 +80,7 @@ def build_conda_definition(
     place = str(PurePosixPath(STAGING, below))
     draft = _begin(system, files, extras)
     draft.post += _build_apt(system, extras.apt)
+    draft.post += ["", _mark(draft, exclude=("folder",))]
     draft.post += [f"mkdir -p {shlex.quote(place)}", f"cd {shlex.quote(place)}"]
     draft.post += _write_file("environment.yml", environment)
     draft.post += [
@@ -113,14 +116,21 @@ def _begin(system: BaseSystem, files: Iterable[str], extras: Extras) -> StageDra
 
 def _finish(draft: StageDraft, system: BaseSystem, extras: Extras) -> str:
     if extras.script:
-        draft.post += ["", "echo '== Running postBuild'", *extras.script]
-    draft.post += ["", "cd /", f"rm -rf {STAGING} /root/.cache"]
+        draft.post += ["", f"# layer: {STAGING}/folder", "echo '== Running postBuild'", *extras.script]
+    draft.post += ["", "# layer", "cd /", f"rm -rf {STAGING} /root/.cache"]
     if system.apt_source:
         # Where it came from is nobody's business elsewhere, and may not be reachable there.
         draft.post += [": >/etc/apt/sources.list", "rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*"]
     draft.runscript = ['exec python3 "$@"']
     draft.test = _TEST
     return render_definition([draft])
+
+
+def _mark(draft: StageDraft, exclude: Sequence[str]) -> str:
+    """Return the mark of a layer to which all waiting files belong but those in folders of others; see `images.layering`."""
+    waiting = [target for _, target, _ in draft.files if target.startswith(f"{STAGING}/")]
+    own = [path for path in waiting if PurePosixPath(path).relative_to(STAGING).parts[0] not in exclude]
+    return f"# layer: {' '.join(own)}" if own else "# layer"
 
 
 def _build_apt(system: BaseSystem, packages: Sequence[str]) -> list[str]:

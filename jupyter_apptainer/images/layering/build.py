@@ -1,0 +1,260 @@
+"""A layered build: each step is found or made, then all are packed into one ordinary image.
+
+What a step has made is kept as soon as it is whole, so a build that fails later begins there the next time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...engine.command import Command
+from ...engine.companions import find_companion
+from ...engine.layering import Room, build_metadata, build_post, build_step, build_unpack, find_room
+from ...engine.locate import EngineInfo
+from ...engine.step import StepError
+from ...errors import BuildError, CommandError, DiskFull, ReadOnlyFilesystem
+from ...places import Places
+from ..build_log import BuildLog
+from ..ingredients import BaseDigests
+from ..recipes.definition import parse_definition, resolve
+from ..recipes.recipe import Recipe
+from ..sif_write import measure_offset, write_header
+from . import copy_files
+from .keys import Unlayerable, compute_base_key
+from .metadata import build_base_definition, build_metadata_definition, clean_base, render_kept, settle_metadata
+from .parts import State, build_script, parse_state
+from .plan import Step, describe_surroundings, plan_steps
+from .store import About, Held, Layer, Store, find_store, read_changes, write_linked
+
+Steps = Generator[Command[None], CommandError | None, None]
+# An overlay cannot rename folders of the layers below.
+_CROSS_DEVICE = ("Invalid cross-device link", "EXDEV", "ross-device link")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be built. target: where the finished file goes. env, binds: as for the engine's own build.
+
+    uses_layers: those of earlier builds count. scratch: a folder of this build alone. no_https: its registry speaks plain http.
+    """
+
+    engine: EngineInfo
+    recipe: Recipe
+    target: Path
+    scratch: Path
+    env: Mapping[str, str]
+    binds: tuple[str, ...]
+    mksquashfs_args: tuple[str, ...]
+    uses_layers: bool
+    no_https: bool
+
+
+class LayeredBuild:
+    """One build. `iter_steps` yields commands, each of which is answered with the error that it ended with."""
+
+    def __init__(self, order: Order, bases: BaseDigests, places: Places, log: BuildLog) -> None:
+        self._order = order
+        self._bases = bases
+        self._log = log
+        self._store: Store = find_store(places)
+        self._held = Held()
+        self._room: Room
+
+    def prepare(self) -> None:
+        """Raise Unlayerable where this recipe cannot be built in layers, or not here."""
+        order = self._order
+        arguments = {**order.recipe.build_args, **order.recipe.secret_args}
+        if order.engine.flavour != "apptainer":
+            raise Unlayerable(f"{order.engine.flavour} cannot")
+        self._definition = parse_definition(order.recipe.definition)
+        resolved = resolve(self._definition, arguments)
+        if len(resolved.stages) != 1:
+            raise Unlayerable("it has several stages")
+        self._stage = resolved.stages[0]
+        self._base_key, self._origin = compute_base_key(self._bases, self._stage, order.recipe.folder)
+        surroundings = describe_surroundings(order.env, order.binds)
+        plan = plan_steps(resolved, self._base_key, order.recipe.folder, surroundings)
+        secrets = [value for value in order.recipe.secret_args.values() if value]
+        self._plan = tuple(replace(step, title=_hide(step.title, secrets)) for step in plan)
+        try:
+            self._store.prepare()
+            self._room = find_room(self._store.folder)
+        except (StepError, OSError) as error:
+            raise Unlayerable(f"layers cannot be kept in {self._store.folder}: {error}") from error
+
+    def iter_steps(self) -> Steps:
+        """Find or make the layers, and pack them."""
+        layer = yield from self._get_base()
+        state: State | None = None
+        is_over = False
+        for number, step in enumerate(self._plan, 1):
+            if is_over and step.kind == "post":
+                continue
+            found = self._find(step.key)
+            if found:
+                self._note(f"Step {number} of {len(self._plan)} is unchanged: {step.title}")
+                layer = found
+            else:
+                layer = yield from self._make(step, layer, state)
+            if step.is_remembered:
+                state = self._load_state(layer)
+                # A script that has ended early has ended for good.
+                is_over = state is None
+        if state and state.status:
+            raise self._build_error(self._plan[-1], f"it ended with exit status {state.status}")
+        yield from self._finish(layer)
+
+    def release(self, limit_bytes: int) -> None:
+        """Let go of all layers; remove what was not finished, and the oldest layers beyond the limit."""
+        self._held.release()
+        self._store.prune(limit_bytes)
+
+    def _find(self, key: str) -> Layer | None:
+        return self._store.find(key, self._held) if self._order.uses_layers else None
+
+    def _get_base(self) -> Generator[Command[None], CommandError | None, Layer]:
+        found = self._find(self._base_key)
+        if found:
+            self._note("The base is unchanged")
+            return found
+        path = self._store.begin(self._held)
+        order = self._order
+        definition = order.scratch / "base.def"
+        definition.write_text(build_base_definition(self._stage, self._origin), encoding="utf-8")
+        definition.chmod(0o600)
+        folder = str(order.recipe.folder)
+        error = yield build_unpack(order.engine, self._room, path.name, str(definition), order.env, cwd=folder, no_https=order.no_https)
+        if error:
+            raise error
+        clean_base(path / "tree")
+        changes = read_changes(path, ())
+        title = f"{self._stage.agent} {self._origin}".strip()
+        about = About(title, 0, changes.size_bytes, True, (), changes.linked)
+        return self._store.keep(self._base_key, path, about, self._held)
+
+    def _make(
+        self, step: Step, below: Layer, state: State | None
+    ) -> Generator[Command[None], CommandError | None, Layer]:
+        if step.kind == "post" and not step.is_announced:
+            self._log.begin("Running %post" if len(self._plan) < 3 else step.title)
+        path = self._store.begin(self._held)
+        error = yield self._build_command(step, below, path, state)
+        changes = None if error else read_changes(path, below.about.linked)
+        is_copied = bool(changes and changes.torn) or bool(error and self._is_cross_device())
+        if is_copied:
+            # Rare: a file with several names was written to, or a folder of the base renamed. In a whole copy both work.
+            self._note(f"Once more in a copy of the layers below, for an overlay cannot do this: {step.title}")
+            path = self._store.begin(self._held)
+            error = yield self._build_command(step, below, path, state, is_copied=True)
+            changes = None if error else read_changes(path, ())
+        if error or changes is None:
+            raise self._explain(step, error)
+        if step.is_remembered:
+            self._check_state(step, path)
+        # It has run; what it was made of may be secret.
+        (path / "script").unlink(missing_ok=True)
+        about = About(step.title, below.about.depth + 1, changes.size_bytes, is_copied, below.stack, changes.linked)
+        return self._store.keep(step.key, path, about, self._held)
+
+    def _build_command(
+        self, step: Step, below: Layer, path: Path, state: State | None, *, is_copied: bool = False
+    ) -> Command[None]:
+        order = self._order
+        if not is_copied:
+            write_linked(path, below.about.linked)
+        if step.kind == "files":
+            listing = order.scratch / "files.json"
+            listing.write_text(json.dumps([[copy.source, copy.destination] for copy in step.files]), encoding="utf-8")
+            program = [sys.executable, "-I", "-S", copy_files.__file__, str(listing), str(path / "root")]
+            folder = str(order.recipe.folder)
+            title = f"copy {step.title}"
+            return build_step(
+                self._room, below.stack, path.name, program, order.env, title=title, cwd=folder, is_copied=is_copied
+            )
+        assert step.part is not None
+        text = build_script(step.part, state) if step.is_remembered else step.part.text
+        (path / "script").write_text(text, encoding="utf-8", errors="surrogateescape")
+        (path / "shell").write_text(step.shell, encoding="utf-8")
+        command = build_post(
+            order.engine, self._room, below.stack, path.name, order.env, order.binds, is_copied=is_copied
+        )
+        return replace(command, subject=str(order.recipe.source))
+
+    def _check_state(self, step: Step, path: Path) -> None:
+        state = self._read_state(path / "state")
+        if state and state.leftover:
+            raise BuildError(
+                f"{self._name_lines(step)}: what stands above a mark `# layer` leaves {state.leftover}, which a later part "
+                "would not have",
+                hint="remove the mark below it, or write what is needed into each part",
+            )
+
+    def _load_state(self, layer: Layer) -> State | None:
+        return self._read_state(layer.path / "state")
+
+    def _read_state(self, path: Path) -> State | None:
+        hidden = [name.removeprefix("APPTAINERENV_") for name in self._order.env if name.startswith("APPTAINERENV_")]
+        return parse_state(path.read_bytes(), hidden) if path.is_file() else None
+
+    def _finish(self, layer: Layer) -> Steps:
+        """Add what the image says about itself, and pack all of it."""
+        order = self._order
+        path = self._store.begin(self._held)
+        definition, sif = order.scratch / "last.def", order.scratch / "last.sif"
+        definition.write_text(build_metadata_definition(self._stage, path / "root"), encoding="utf-8")
+        folder = str(order.recipe.folder)
+        # Of a definition of ours: the recipe has no %setup.
+        self._log.hidden = frozenset({"Running %setup", "Compressing"})
+        error = yield build_metadata(
+            order.engine, self._room, layer.stack, path.name, str(definition), str(sif), order.env, cwd=folder
+        )
+        if error:
+            raise error
+        kept = render_kept(order.recipe.definition, order.recipe.build_args, self._definition)
+        texts = settle_metadata(path / "tree", sif, kept, self._stage.agent)
+        self._log.hidden = frozenset()
+        self._log.begin("Compressing")
+        mksquashfs = find_companion(order.engine, "mksquashfs") or "mksquashfs"
+        flags = ("-noappend", "-no-progress", "-quiet", "-offset", str(measure_offset(texts)), *order.mksquashfs_args)
+        program = (mksquashfs, str(path / "root"), str(order.target), *flags)
+        error = yield build_step(
+            self._room, layer.stack, path.name, program, order.env, title=f"pack {order.target.name}"
+        )
+        if error:
+            raise error
+        write_header(order.target, texts, int(time.time()))
+
+    def _is_cross_device(self) -> bool:
+        return any(mark in line for line in self._log.tail for mark in _CROSS_DEVICE)
+
+    def _explain(self, step: Step, error: CommandError | None) -> CommandError:
+        if isinstance(error, (DiskFull, ReadOnlyFilesystem)):
+            return error
+        return self._build_error(step, f"exit status {error.returncode}" if error else "it left nothing", error)
+
+    def _build_error(self, step: Step, reason: str, error: CommandError | None = None) -> BuildError:
+        return BuildError(
+            f"{self._name_lines(step)}: could not run `{step.title}`: {reason}",
+            hint="the steps before it are kept: the next build begins there",
+            command=error.command if error else None,
+            returncode=error.returncode if error else None,
+            log_tail=error.log_tail if error else tuple(self._log.tail),
+        )
+
+    def _name_lines(self, step: Step) -> str:
+        last = f"-{step.last_line}" if step.last_line != step.first_line else ""
+        return f"{self._order.recipe.source}:{step.first_line}{last}"
+
+    def _note(self, text: str) -> None:
+        self._log.feed("stderr", f"{text}\n")
+
+
+def _hide(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    return text

@@ -1,0 +1,159 @@
+"""From a definition to the steps of a layered build, each with the key of the layer that it makes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..host_settings import MOUNT_POINT
+from ..recipes.definition import APP_SECTIONS, Definition, FileCopy, Section, Stage
+from .copy_files import expand
+from .keys import Unlayerable, compute_key, describe_tree
+from .parts import Part, is_splittable, join_parts, split_post
+
+_TITLE = re.compile(r"""^\s*(?:echo|printf '%s\\n') ['"]== (.+?)['"](?:;|\s*$)""", re.MULTILINE)
+_ALONE = ("setup", "pre")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer above the first. post: its part of %post. files: what it copies. shell: words of the `%post` line.
+
+    is_remembered: the shell's state is kept for the part behind it. is_announced: the script itself tells what it does.
+    """
+
+    kind: Literal["files", "post"]
+    key: str
+    title: str
+    first_line: int
+    last_line: int
+    part: Part | None = None
+    files: tuple[FileCopy, ...] = ()
+    shell: str = ""
+    is_remembered: bool = False
+    is_announced: bool = False
+
+
+def plan_steps(definition: Definition, base_key: str, folder: Path, surroundings: Sequence[str]) -> tuple[Step, ...]:
+    """Return the steps of the only stage. folder: where paths of %files start from. surroundings: what else scripts see.
+
+    Raises Unlayerable where the order of the engine cannot be kept, or where what goes in is not known.
+    """
+    stage = _check_stages(definition)
+    posts = [section for section in stage.sections if section.name == "post"]
+    if len(posts) > 1:
+        raise Unlayerable("it has several %post sections")
+    section = posts[0] if posts else None
+    parts = join_parts(split_post(section), _is_program) if section else ()
+    copies = stage.iter_files()
+    planner = _Planner(base_key, folder, surroundings)
+    late = {copy: index for copy in copies if (index := _find_part(copy, parts)) is not None}
+    planner.add_files([copy for copy in copies if copy not in late])
+    for index, part in enumerate(parts):
+        planner.add_files([copy for copy in copies if late.get(copy) == index])
+        if section and part.text.strip():
+            planner.add_post(part, section, is_remembered=is_splittable(section))
+    return tuple(planner.steps)
+
+
+class _Planner:
+    def __init__(self, base_key: str, folder: Path, surroundings: Sequence[str]) -> None:
+        self.steps: list[Step] = []
+        self._key = base_key
+        self._folder = folder
+        self._surroundings = list(surroundings)
+
+    def add_files(self, copies: Sequence[FileCopy]) -> None:
+        """Add a step that copies, if there is anything to copy."""
+        if not copies:
+            return
+        found = [
+            [copy.source, copy.destination, [[name, describe_tree(self._folder / name)] for name in names]]
+            for copy, names in zip(copies, _expand(copies, self._folder), strict=True)
+        ]
+        self._key = compute_key("files", self._key, found)
+        names = ", ".join(copy.source for copy in copies[:3]) + (", …" if len(copies) > 3 else "")
+        lines = [copy.line for copy in copies]
+        self.steps.append(Step("files", self._key, f"%files {names}", min(lines), max(lines), files=tuple(copies)))
+
+    def add_post(self, part: Part, section: Section, *, is_remembered: bool) -> None:
+        """Add a step that runs a part of %post."""
+        shell = _build_shell(section.argument)
+        self._key = compute_key("post", self._key, shell, part.text, is_remembered, self._surroundings)
+        step = Step(
+            "post",
+            self._key,
+            _find_title(part),
+            part.first_line,
+            part.last_line,
+            part,
+            shell=shell,
+            is_remembered=is_remembered,
+            is_announced=bool(_TITLE.search(part.text)),
+        )
+        self.steps.append(step)
+
+
+def _check_stages(definition: Definition) -> Stage:
+    if len(definition.stages) != 1:
+        raise Unlayerable("it has several stages")
+    stage = definition.stages[0]
+    for section in stage.sections:
+        if section.name in _ALONE and any(line.text.strip() for line in section.lines):
+            raise Unlayerable(f"%{section.name} runs outside of the image, and may read anything")
+        if section.name in APP_SECTIONS:
+            raise Unlayerable("it has apps")
+    if any(copy.stage for copy in stage.iter_files()):
+        raise Unlayerable("it copies from another stage")
+    return stage
+
+
+def _find_part(copy: FileCopy, parts: Sequence[Part]) -> int | None:
+    """Return the index of the part that a file waits for."""
+    destination = (copy.destination or copy.source).rstrip("/")
+    for index, part in enumerate(parts):
+        if any(
+            destination == path.rstrip("/") or destination.startswith(path.rstrip("/") + "/") for path in part.paths
+        ):
+            return index
+    return None
+
+
+def _expand(copies: Sequence[FileCopy], folder: Path) -> list[list[str]]:
+    try:
+        return expand([copy.source for copy in copies], cwd=str(folder))
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Unlayerable("the sources of %files cannot be listed") from error
+
+
+def _is_program(text: str) -> bool:
+    """Ask a shell whether a text is a whole program; it runs nothing."""
+    done = subprocess.run(["sh", "-n"], input=text.encode(), capture_output=True, check=False, timeout=30)
+    return done.returncode == 0
+
+
+def _build_shell(argument: str) -> str:
+    """Return the words in front of the script's name, as the engine has them."""
+    words = argument.split("#")[0].split()
+    if "-c" in words:
+        raise Unlayerable("%post names a shell")
+    return " ".join(["/bin/sh", "-ex", *words])
+
+
+def _find_title(part: Part) -> str:
+    """Return what a part says about itself, as `echo '== Title'`, or its first command."""
+    said = _TITLE.search(part.text)
+    commands = (line.strip() for line in part.text.splitlines() if line.strip() and not line.strip().startswith("#"))
+    return said[1] if said else next(commands, "%post")
+
+
+def describe_surroundings(env: Mapping[str, str], binds: Sequence[str]) -> list[str]:
+    """Return what scripts see besides the image: variables, and the host's settings. An index is what it is at the time."""
+    variables = sorted(f"{name}={value}" for name, value in env.items() if name.startswith("APPTAINERENV_"))
+    folders = [Path(bind.partition(":")[0]) for bind in binds if bind.endswith(f":{MOUNT_POINT}")]
+    return [*variables, *(json.dumps(describe_tree(folder)) for folder in folders)]

@@ -1,0 +1,252 @@
+"""The folder of all layers: found by their keys, kept whole or not at all, removed when they are too many.
+
+A layer is a folder KEY with `tree` (what the step has changed), `about.json` and what else the step has left. It is made under
+another name and renamed when it is whole. Who uses one holds a shared lock on its `about.json`, who makes one an exclusive lock
+on its `lock`; so what nobody holds may go, whatever became of the process. How old a layer is, the time of its `about.json` says.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...places import Places, make_private_dir
+from ..starter import remove_build_folder
+
+_KEY_DIGITS = 20
+_NEW, _TRASH, _TRIAL = ".new-", ".old-", ".trial-"
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a layer. title: the step in words. depth: how many are below it. is_whole: nothing below is needed.
+
+    lower: the folders of all that it needs, the uppermost first. linked: files of it, or of those below, that have several names.
+    """
+
+    title: str
+    depth: int
+    size_bytes: int
+    is_whole: bool
+    lower: tuple[str, ...]
+    linked: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One that is there. used_at: seconds since 1970."""
+
+    key: str
+    path: Path
+    about: About
+    used_at: float
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """The folders that make up the whole, below the store, the uppermost first."""
+        own = f"{self.key}/tree"
+        return (own,) if self.about.is_whole else (own, *self.about.lower)
+
+
+class Held:
+    """Layers that a build uses, and one that it makes, until `release`."""
+
+    def __init__(self) -> None:
+        self._descriptors: list[int] = []
+
+    def add(self, descriptor: int) -> None:
+        """Hold one more."""
+        self._descriptors.append(descriptor)
+
+    def release(self) -> None:
+        """Hold none of them any more. They were used at one time: else the first would be the oldest, though all need it."""
+        now = time.time()
+        while self._descriptors:
+            descriptor = self._descriptors.pop()
+            os.utime(descriptor, (now, now))
+            os.close(descriptor)
+
+
+class Store:
+    """The layers of one user on one host."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def prepare(self) -> None:
+        """Make the folder, and remove what builds have left that were killed."""
+        make_private_dir(self.folder)
+        self.remove_leftovers()
+
+    def find(self, key: str, held: Held) -> Layer | None:
+        """Return the layer with this key, and hold it; None where there is none."""
+        layer = self._load(self.folder / key)
+        if layer is None:
+            return None
+        about = layer.path / "about.json"
+        try:
+            descriptor = os.open(about, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        # Somebody may have removed it before we held it.
+        if not _is_same(descriptor, about):
+            os.close(descriptor)
+            return None
+        held.add(descriptor)
+        os.utime(about)
+        return layer
+
+    def begin(self, held: Held) -> Path:
+        """Make the folder of a layer that is going to be made, and hold it."""
+        while True:
+            path = self.folder / f"{_NEW}{secrets.token_hex(6)}"
+            path.mkdir(mode=0o700)
+            descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_same(descriptor, path / "lock"):
+                held.add(descriptor)
+                return path
+            # Between the last two steps somebody took it for a leftover.
+            os.close(descriptor)
+
+    def keep(self, key: str, path: Path, about: About, held: Held) -> Layer:
+        """Give a layer that was made its name.
+
+        Where there is one already, that gives way; while another build uses that, the new one is for this build alone.
+        """
+        (path / "about.json").write_text(json.dumps(asdict(about)), encoding="utf-8")
+        self._remove(self.folder / key, self.folder / key / "about.json")
+        try:
+            path.rename(self.folder / key)
+        except OSError:
+            key = f"{key}-{secrets.token_hex(4)}"
+            path.rename(self.folder / key)
+        layer = self.find(key, held)
+        if layer is None:
+            raise FileNotFoundError(f"{self.folder / key} was removed as soon as it was made")
+        return layer
+
+    def list_all(self) -> list[Layer]:
+        """Return all layers, those first that go first: the longest unused, and of a build the uppermost."""
+        found = [self._load(path) for path in _iter_folders(self.folder) if not path.name.startswith(".")]
+        return sorted((each for each in found if each), key=lambda each: (each.used_at, -each.about.depth))
+
+    def prune(self, limit_bytes: int) -> list[Layer]:
+        """Remove layers until the others have no more than this size; those that a build uses stay."""
+        self.remove_leftovers()
+        layers = self.list_all()
+        size = sum(layer.about.size_bytes for layer in layers)
+        removed = []
+        for layer in layers:
+            if size <= limit_bytes:
+                break
+            if self._remove(layer.path, layer.path / "about.json"):
+                size -= layer.about.size_bytes
+                removed.append(layer)
+        return removed
+
+    def remove_leftovers(self) -> None:
+        """Remove layers that were never finished, and halves of removed ones."""
+        for path in _iter_folders(self.folder):
+            if path.name.startswith(_NEW):
+                self._remove(path, path / "lock")
+            elif path.name.startswith((_TRASH, _TRIAL)) and time.time() - path.stat().st_mtime > 60:
+                remove_build_folder(path)
+
+    def _remove(self, path: Path, lock: Path) -> bool:
+        """Remove a folder that nobody holds; say whether it is gone."""
+        trash = self.folder / f"{_TRASH}{secrets.token_hex(6)}"
+        try:
+            descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # Another process removes it, or has only just made the folder.
+            return not path.exists()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.rename(trash)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        remove_build_folder(trash)
+        return True
+
+    def _load(self, path: Path) -> Layer | None:
+        try:
+            text = (path / "about.json").read_text(encoding="utf-8")
+            used_at = (path / "about.json").stat().st_mtime
+            return Layer(path.name, path, _parse_about(json.loads(text)), used_at)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def find_store(places: Places) -> Store:
+    """Return this user's store."""
+    return Store(places.cache / "layers")
+
+
+def shorten_key(digest: str) -> str:
+    """Return as much of a digest as a folder's name needs: many of them must fit into the options of a mount."""
+    return digest[:_KEY_DIGITS]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a step has changed. linked: files with several names, here and below.
+
+    torn: those of them below that are new here, or no more where they were. An overlay may have made files of their own of
+    them: of what is written to there, the other names see nothing.
+    """
+
+    size_bytes: int
+    linked: tuple[str, ...]
+    torn: tuple[str, ...]
+
+
+def write_linked(path: Path, linked: Iterable[str]) -> None:
+    """Tell a step which files below have several names."""
+    (path / "linked").write_bytes(b"".join(os.fsencode(name) + b"\0" for name in linked))
+
+
+def read_changes(path: Path, below: Iterable[str]) -> Changes:
+    """Read what a step has left about its changes. below: the files below that have several names."""
+    size = int((path / "size").read_text()) * 1024
+    entries = (entry.partition(b" ") for entry in (path / "files").read_bytes().split(b"\0") if entry)
+    names = {os.fsdecode(name): int(count) for count, _, name in entries}
+    gone = (path / "gone").read_bytes() if (path / "gone").exists() else b""
+    linked = set(below)
+    torn = (linked & set(names)) | {os.fsdecode(name) for name in gone.split(b"\0") if name}
+    linked |= {name for name, count in names.items() if count > 1}
+    return Changes(size, tuple(sorted(linked)), tuple(sorted(torn)))
+
+
+def _parse_about(fields: Mapping[str, Any]) -> About:
+    return About(
+        title=str(fields["title"]),
+        depth=int(fields["depth"]),
+        size_bytes=int(fields["size_bytes"]),
+        is_whole=bool(fields["is_whole"]),
+        lower=tuple(fields["lower"]),
+        linked=tuple(fields["linked"]),
+    )
+
+
+def _iter_folders(folder: Path) -> Iterator[Path]:
+    with suppress(FileNotFoundError):
+        yield from sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
