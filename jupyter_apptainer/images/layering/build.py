@@ -128,7 +128,9 @@ class LayeredBuild:
         definition.write_text(build_base_definition(self._stage, self._origin), encoding="utf-8")
         definition.chmod(0o600)
         folder = str(order.recipe.folder)
-        error = yield build_unpack(order.engine, self._room, path.name, str(definition), order.env, cwd=folder, no_https=order.no_https)
+        error = yield build_unpack(
+            order.engine, self._room, path.name, str(definition), order.env, cwd=folder, no_https=order.no_https
+        )
         if error:
             raise error
         clean_base(path / "tree")

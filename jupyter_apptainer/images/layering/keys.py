@@ -86,4 +86,3 @@ def _pin(value: str, digest: str) -> str:
         return value
     name, colon, tag = value.rpartition(":")
     return f"{name if colon and '/' not in tag else value}@{digest}"
-
