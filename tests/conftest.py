@@ -20,6 +20,7 @@ import pytest
 from jupyter_core.paths import jupyter_path
 
 from jupyter_apptainer.engine.locate import EngineInfo, find_engine, get_engine
+from jupyter_apptainer.images.starter import remove_build_folder
 from jupyter_apptainer.places import Places, find_places
 from tests import world
 
@@ -95,7 +96,8 @@ def session_dir() -> Iterator[Path]:
     """A private folder with a short name: the path of a socket has 107 bytes."""
     path = Path(tempfile.mkdtemp(prefix="jpat-", dir="/tmp"))
     yield path
-    shutil.rmtree(path)
+    # Layers of builds have files of subordinate users.
+    remove_build_folder(path)
 
 
 @pytest.fixture(scope="session", autouse=True)

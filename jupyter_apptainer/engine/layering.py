@@ -7,6 +7,7 @@ what it changes. The namespace maps the same ids as the engine's `--fakeroot`, s
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,14 @@ _USER_OPTIONS = "userxattr,volatile"
 _ROOT_OPTIONS = "redirect_dir=off,index=off,metacopy=off,volatile"
 _COPIED = "copied:"
 _POST, _METADATA = "run a step of %post", "build the last layer"
+# What overlayfs leaves can be removed only here, where all ids are mapped.
+_TRIAL = """\
+mkdir lower upper work root || exit
+mount -t overlay overlay -o "lowerdir=lower,upperdir=upper,workdir=work,$1" root && touch root/file && umount root
+status=$?
+rm -rf lower upper work root
+exit $status
+"""
 # The titles of commands that run programs of a recipe.
 SCRIPTED = (_POST, _METADATA)
 
@@ -47,11 +56,10 @@ def find_room(store: Path) -> Room:
     own = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     wrapper = (*(namespace or ("unshare",)), *own)
     options = _ROOT_OPTIONS if os.geteuid() == 0 and not load_capabilities().missing else _USER_OPTIONS
-    trial = store / f".trial-{os.getpid()}"
-    script = 'mkdir lower upper work root && mount -t overlay overlay -o "lowerdir=lower,upperdir=upper,workdir=work,$1" root && touch root/file'
+    trial = store / f".trial-{secrets.token_hex(6)}"
     trial.mkdir()
     try:
-        run_step((*wrapper, "sh", "-c", script, "sh", options), "mount an overlay", cwd=str(trial))
+        run_step((*wrapper, "sh", "-c", _TRIAL, "sh", options), "mount an overlay", cwd=str(trial))
     finally:
         shutil.rmtree(trial, ignore_errors=True)
     return Room(store, wrapper, options)

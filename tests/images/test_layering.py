@@ -263,22 +263,29 @@ def test_mark_is_safe_or_an_error(
     assert ask(image, "sh", "-c", "ls /opt/never 2>/dev/null || echo fine") == "fine"
 
 
+# In a process of its own, which can be killed.
+_PROGRAM = """
+import sys
+from pathlib import Path
+from jupyter_apptainer.engine.locate import get_engine
+from jupyter_apptainer.images.build import build_image
+from jupyter_apptainer.images.recipes.recipe import load_definition
+from jupyter_apptainer.places import find_places
+
+def tell(phase):
+    print(phase, file=sys.stderr, flush=True)
+
+build_image(get_engine(sys.argv[1]), find_places(), load_definition(Path(sys.argv[2])), Path(sys.argv[3]), on_progress=tell)
+"""
+
+
 def test_killed_build_leaves_no_half_layer(
     engine: EngineInfo, places: Places, small_image: Path, tmp_path: Path
 ) -> None:
     definition = tmp_path / "killed.def"
     text = f"Bootstrap: localimage\nFrom: {small_image}\n%post\n    echo half >/opt/half\n    echo '== waiting'; sleep 1000\n"
     definition.write_text(text)
-    argv = [
-        sys.executable,
-        "-m",
-        "jupyter_apptainer.cli.main",
-        "image",
-        "build",
-        str(tmp_path / "a.sif"),
-        "--def",
-        str(definition),
-    ]
+    argv = [sys.executable, "-c", _PROGRAM, engine.path, str(definition), str(tmp_path / "a.sif")]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         watchdog = threading.Timer(60, process.kill)

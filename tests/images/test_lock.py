@@ -28,7 +28,6 @@ from jupyter_apptainer.images.inventory import read_inventory
 from jupyter_apptainer.images.lock import load_lock, make_lock
 from jupyter_apptainer.images.recipes.recipe import load_definition
 from jupyter_apptainer.places import Places
-from tests.images.test_build import small_image  # noqa: F401
 
 EPOCH = 1700000000
 SCHEMA = Path(jupyter_apptainer.images.__file__).with_name("data") / "image-lock.schema.json"
@@ -183,7 +182,7 @@ def test_inventory_knows_all_kinds_of_files_and_names(engine: EngineInfo, tmp_pa
 
 def test_rebuild_pins_versions_and_finds_the_base_where_it_is_now(
     engine: EngineInfo,
-    small_image: Path,  # noqa: F811
+    small_image: Path,
     places: Places,
     folder: Path,
     image_command: Run,

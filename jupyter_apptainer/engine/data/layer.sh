@@ -86,12 +86,15 @@ if [ "$status" = 0 ]; then
     fi
     # Which of the files with several names are no more where they were: they may have been moved as copies of their own.
     if [ -e "$new/linked" ]; then
+        # shellcheck disable=SC2016
         (cd "$new/root" && xargs -0 -r sh -c \
             'for name; do [ -e "$name" ] || [ -L "$name" ] || printf "%s\0" "$name"; done' sh) <"$new/linked" >"$new/gone"
     fi
     if [ -n "$lower" ]; then
         umount "$new/root"
     fi
+    # Only here: the kernel takes all permissions from a part of it.
+    rm -rf "$new/work" "$new/unused"
     find "$new/tree" -type f -printf '%n %P\0' >"$new/files"
     du -sk "$new/tree" | cut -f1 >"$new/size"
 fi
