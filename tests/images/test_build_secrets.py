@@ -18,7 +18,7 @@ from jupyter_apptainer.images.inventory import find_in_files, read_inventory
 from jupyter_apptainer.images.recipes.dockerfile.secret_mount import parse_secret_mount
 from jupyter_apptainer.images.recipes.recipe import load_definition
 from jupyter_apptainer.places import Places
-from tests.images.test_build import Ask, ask, small_image  # noqa: F401
+from tests.images.conftest import Ask
 
 VALUE = "s3cret-of-the-test"
 DOCKERFILE = """\
@@ -38,10 +38,10 @@ def list_files_with(value: str, *folders: Path) -> list[Path]:
 
 def test_secret_is_read_and_stays_nowhere(
     engine: EngineInfo,
-    small_image: Path,  # noqa: F811
+    small_image: Path,
     places: Places,
     tmp_path: Path,
-    ask: Ask,  # noqa: F811
+    ask: Ask,
 ) -> None:
     (tmp_path / "Dockerfile").write_text(DOCKERFILE.format(image=small_image, start=VALUE.partition("-")[0]))
     (tmp_path / "token").write_text(VALUE + "\n")
@@ -74,7 +74,7 @@ def test_secret_is_read_and_stays_nowhere(
 )
 def test_image_with_a_secret_in_it_is_not_kept(
     engine: EngineInfo,
-    small_image: Path,  # noqa: F811
+    small_image: Path,
     places: Places,
     tmp_path: Path,
     script: str,
@@ -93,7 +93,7 @@ def test_image_with_a_secret_in_it_is_not_kept(
 
 def test_failure_does_not_show_the_secret(
     engine: EngineInfo,
-    small_image: Path,  # noqa: F811
+    small_image: Path,
     places: Places,
     tmp_path: Path,
 ) -> None:
