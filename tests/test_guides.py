@@ -1,6 +1,6 @@
 """The guides in notebooks/ that show `%apptainer`: each is executed in a kernel on the host, and has its checks inside.
 
-Once, by an ordinary user, for whom they are written.
+Each runs once, in one of the two accounts: they take their time, and are the same for both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.registry import PASSWORD, USER, Registry
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 _CELL_DEADLINE_S = 200
-pytestmark = [pytest.mark.user, pytest.mark.slow]
+pytestmark = [pytest.mark.slow]
 RunGuide = Callable[..., str]
 
 
@@ -75,6 +75,7 @@ def run_cell(client: BlockingKernelClient, cell: dict[str, Any], parameters: dic
     return text
 
 
+@pytest.mark.root
 def test_cheat_sheet(run_guide: RunGuide, starter_image: Path, closed_registry: Registry) -> None:
     text = run_guide(
         "cheat-sheet.ipynb",
@@ -88,21 +89,25 @@ def test_cheat_sheet(run_guide: RunGuide, starter_image: Path, closed_registry: 
     assert PASSWORD not in text
 
 
+@pytest.mark.root
 def test_options_of_exec(run_guide: RunGuide, starter_image: Path) -> None:
     assert "harbour 320.0 cm" in run_guide("exec-options.ipynb", image=str(starter_image))
 
 
+@pytest.mark.root
 def test_registries(run_guide: RunGuide, small_sif: Path, registry: Registry) -> None:
     text = run_guide("registries.ipynb", image=str(small_sif), registry=registry.host)
     assert "hello from under-another-name.sif" in text
 
 
+@pytest.mark.user
 def test_services(run_guide: RunGuide, starter_image: Path, build_example: BuildExample) -> None:
     images = {"nginx": str(build_example("nginx")), "pdf": str(build_example("url-to-pdf"))}
     text = run_guide("services.ipynb", examples=str(FOLDER), base=str(starter_image), **images)
     assert "[emerg]" in text
 
 
+@pytest.mark.user
 def test_mpi(run_guide: RunGuide, starter_image: Path, build_example: BuildExample) -> None:
     text = run_guide("mpi.ipynb", example=str(FOLDER / "mpi"), image=str(build_example("mpi")), base=str(starter_image))
     assert "ranks: 2," in text
