@@ -9,6 +9,8 @@ from typing import Any
 
 from ..instances.janitor import Leftover, end_leftover, find_leftovers
 from ..places import find_places
+from ..tasks.stop import end_strays
+from ..tasks.store import clean_tasks, iter_tasks
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -16,7 +18,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = subparsers.add_parser(
         "gc",
         help="end instances whose server or notebook is gone",
-        description="List the instances of ours whose owner is gone, with their processes and folders, and end them. "
+        description="List the instances of ours whose owner is gone, with their processes and folders, and end them. Programs of tasks that were killed "
+        "are ended too, and old tasks forgotten. "
         "Only instances that this program started are looked at; nobody else's are ever touched.",
         epilog="examples:\n  jupyter apptainer gc --dry-run\n  jupyter apptainer gc",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -29,6 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it; 1 where something would not end."""
     places = find_places()
+    if not arguments.dry_run:
+        end_strays(places, {task.id for task in iter_tasks(places) if not task.is_over})
+        clean_tasks(places)
     leftovers = find_leftovers(places)
     results = [(leftover, None if arguments.dry_run else end_leftover(places, leftover)) for leftover in leftovers]
     if arguments.json:

@@ -65,7 +65,8 @@ class BarReader:
         plain = strip_ansi(line).rstrip()
         bar = parse_bar(plain)
         if bar:
-            self._frame.append(bar)
+            # mksquashfs draws one bar, again and again on the same line.
+            self._frame = [bar] if bar.unit == "items" else [*self._frame, bar]
             self._is_drawn = False
         elif plain or line == plain:
             self._draw()

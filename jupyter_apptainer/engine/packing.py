@@ -22,7 +22,7 @@ def build_pack(
 ) -> Command[None]:
     """Write the folder as a squashfs into `target`, behind `offset` bytes that are left free for a header."""
     program = get_companion(engine, "mksquashfs", f"pack {target}")
-    flags = ("-noappend", "-no-progress", "-quiet", "-offset", str(offset))
+    flags = ("-noappend", "-quiet", "-offset", str(offset))
     argv = (*build_namespace(), program, folder, target, *flags, *arguments)
     return Command(argv, env, returns_nothing, f"pack {target}", folder, timeout_s=None)
 

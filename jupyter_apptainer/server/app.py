@@ -18,6 +18,7 @@ from ..kernels.events import register_schema
 from ..places import find_places
 from .events import Broadcaster, register_schemas
 from .openapi import load_openapi
+from .reading import Looks
 from .reattach import leave_persistent, reattach_all
 from .routes import build_routes
 from .sessions import keep_sessions
@@ -51,6 +52,7 @@ class ApptainerExtension(ExtensionApp):
         register_schema(self.serverapp.event_logger)
         register_schemas(self.serverapp.event_logger)
         self.events = Broadcaster(self.serverapp.event_logger, self.places, self.log)
+        self.looks = Looks()
         keep_sessions(self.serverapp)
 
     def initialize_handlers(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
@@ -85,7 +86,8 @@ class OverlaysHandler(_ChangeHandler):
     @web.authenticated
     @authorized
     async def get(self) -> None:
-        self.answer(await self.in_thread(look_at_overlays, self.places, self.app.settings_of_ours))
+        look = partial(look_at_overlays, self.places, self.app.settings_of_ours)
+        self.answer(await self.app.looks.share("overlays", look))
 
     @web.authenticated
     @authorized

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -147,6 +149,28 @@ def build_look_handler(noun: str, look: Look) -> type[ApiHandler]:
         async def get(self) -> None:
             if event:
                 self.app.events.look(event)
-            self.answer(await self.in_thread(look, self.places, self.app.settings_of_ours))
+            self.answer(await self.app.looks.share(noun, lambda: look(self.places, self.app.settings_of_ours)))
 
     return LookHandler
+
+
+class Looks:
+    """One look at a noun at a time, shared by all who wait for it: many viewers cost little more than one. For one event loop."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
+
+    async def share(self, noun: str, look: Callable[[], Any]) -> Any:
+        """Return what there is of a noun, looked at from now on and on a thread."""
+        waiting = self._waiting.get(noun)
+        if waiting is None:
+            waiting = self._waiting[noun] = asyncio.ensure_future(self._look(noun, look))
+        # A client that goes away must not take the answer from the others.
+        return await asyncio.shield(waiting)
+
+    async def _look(self, noun: str, look: Callable[[], Any]) -> Any:
+        async with self._locks[noun]:
+            # Who comes later may have changed something, and waits for the next look.
+            del self._waiting[noun]
+            return await asyncio.to_thread(look)

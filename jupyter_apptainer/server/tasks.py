@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.utils import url_path_join
 from tornado import web
 
+from ..images.reference import parse_reference
 from ..places import Places
 from ..tasks.model import Task
 from ..tasks.start import Started, retry_task, start_task
@@ -34,7 +36,8 @@ class TasksHandler(_TaskHandler):
     @authorized
     async def get(self) -> None:
         self.app.events.look("task")
-        self.answer(await self.in_thread(lambda: [to_json(task) for task in iter_tasks(self.places)]))
+        look = partial(_list, self.places)
+        self.answer(await self.app.looks.share("tasks", look))
 
     @web.authenticated
     @authorized
@@ -99,10 +102,15 @@ class TaskRetryHandler(_TaskHandler):
 
 
 def to_json(task: Task) -> dict[str, Any]:
-    """Return what clients see of a task: not how it is done."""
-    return {
-        name: value for name, value in task.to_json().items() if name not in ("work", "worker", "fingerprint", "cwd")
-    }
+    """Return what clients see of a task: not how it is done, but which registry wants a password."""
+    hidden = ("work", "worker", "fingerprint", "cwd")
+    shown = {name: value for name, value in task.to_json().items() if name not in hidden}
+    uri = task.spec.args.get("uri") if task.state == "needs-auth" else None
+    return {**shown, "registry": parse_reference(uri).host if uri else None}
+
+
+def _list(places: Places) -> list[dict[str, Any]]:
+    return [to_json(task) for task in iter_tasks(places)]
 
 
 def _end(places: Places, task_id: str) -> Task | None:

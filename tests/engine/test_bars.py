@@ -52,6 +52,11 @@ def test_bars_of_one_frame_are_summed() -> None:
     assert heard == [Bar(4 * _MIB, 5 * _MIB, "bytes")] * 2
 
 
+def test_bar_that_is_drawn_on_one_line_is_not_summed() -> None:
+    drawn = "".join(f"\r[====|    ] {count}/240  50%" for count in (0, 120, 240)) + "\r\n"
+    assert read(drawn, len(drawn) // 3) == [Bar(0, 240, "items"), Bar(120, 240, "items"), Bar(240, 240, "items")]
+
+
 @pytest.mark.parametrize(
     ("line", "bar"),
     [

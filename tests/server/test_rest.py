@@ -232,6 +232,7 @@ def test_pull_that_needs_a_password_is_repeated_after_login(
         args = {"uri": f"docker://{closed_registry.host}/lab/tiny:1", "target": "tiny.sif"}
         task = api.wait_for_task(api("POST", "/tasks", {"kind": "image-pull", "args": args}, status=202)["id"])
         assert (task["state"], task["error"]["code"]) == ("needs-auth", "registry-auth")
+        assert task["registry"] == closed_registry.host
         login = {"host": closed_registry.host, "username": USER, "password": "wrong-" + PASSWORD}
         assert api.refuse("POST", "/logins", login) == (401, "registry-auth")
         api("POST", "/logins", {**login, "password": PASSWORD}, status=204)
