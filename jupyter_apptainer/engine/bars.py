@@ -18,6 +18,8 @@ _BAR = re.compile(rf"^(?:{_AMOUNT} / {_AMOUNT} )?\[[-=> ]+\] +(\d+) %")
 # mksquashfs' own, where the engine passes it on: [=====|  ] 120/240  50%
 _COUNTED = re.compile(r"^\[[-=|/\\ ]+\] +(\d+)/(\d+) +\d+%")
 _UP = re.compile(r"\x1b\[\d*A")
+# At the beginning of a line, where there is nothing to draw over.
+_RETURN = re.compile(r"^\r+(?=.)", re.MULTILINE)
 _FACTORS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -42,7 +44,7 @@ class BarReader:
 
     def feed(self, text: str) -> None:
         """Take a piece."""
-        whole = (self._rest + text).replace("\r\n", "\n")
+        whole = _RETURN.sub("", (self._rest + text).replace("\r\n", "\n"))
         # A line that is drawn again begins with a carriage return; one at the very end may be half of a line's end.
         kept = "\r" if whole.endswith("\r") else ""
         *lines, self._rest = whole.removesuffix("\r").replace("\r", "\n").split("\n")

@@ -77,4 +77,4 @@ def test_what_is_kept_has_no_bars() -> None:
         "INFO:    Extracting OCI image...",
         "INFO:    Build complete: a.sif",
     ]
-    assert strip_bars("\rhalf\rwhole\n\nlast") == "\nhalf\nwhole\n\nlast\n"
+    assert strip_bars("\rhalf\rwhole\n\nlast") == "half\nwhole\n\nlast\n"
