@@ -7,6 +7,7 @@ proxies may carry passwords, and an image travels.
 from __future__ import annotations
 
 import ast
+import json
 import shlex
 import shutil
 import sys
@@ -125,11 +126,13 @@ def write_build_settings(settings: HostSettings, folder: Path, variables: Mappin
     binds = [f"{folder}:{MOUNT_POINT}"]
     if settings.ca_bundle:
         shutil.copyfile(settings.ca_bundle, folder / "ca.crt")
-    lines = ["[global]"]
-    for key, value in settings.pip.items():
-        words = [_reach(word, folder, binds) for word in value.split()] if key in _PIP_PLACES else [value]
-        lines.append(f"{key} = {' '.join(words)}")
+    pip = {
+        key: [_reach(word, folder, binds) for word in value.split()] if key in _PIP_PLACES else [value]
+        for key, value in settings.pip.items()
+    }
+    lines = ["[global]", *(f"{key} = {' '.join(words)}" for key, words in pip.items())]
     (folder / "pip.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "uv.toml").write_text(_build_uv_settings(pip), encoding="utf-8")
     exported = build_variables(settings) | dict(variables)
     script = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in exported.items())
     # Settings of the builder's own shell would come before the file.
@@ -140,8 +143,20 @@ def write_build_settings(settings: HostSettings, folder: Path, variables: Mappin
 def build_variables(settings: HostSettings) -> dict[str, str]:
     """Return the variables that lead programs in %post to what `write_build_settings` has written."""
     certificates = dict.fromkeys((*_CA_VARIABLES, "NODE_EXTRA_CA_CERTS"), f"{MOUNT_POINT}/ca.crt")
-    found = {**settings.proxies, "PIP_CONFIG_FILE": f"{MOUNT_POINT}/pip.conf"}
+    found = {
+        **settings.proxies,
+        "PIP_CONFIG_FILE": f"{MOUNT_POINT}/pip.conf",
+        "UV_CONFIG_FILE": f"{MOUNT_POINT}/uv.toml",
+    }
     return found | (certificates if settings.ca_bundle else {})
+
+
+def _build_uv_settings(pip: Mapping[str, list[str]]) -> str:
+    """uv reads no settings of pip's; those about where packages come from it has under the same names."""
+    lines = [f"index-url = {json.dumps(pip['index-url'][0])}"] if pip.get("index-url") else []
+    lines += [f"{key} = {json.dumps(pip[key])}" for key in ("extra-index-url", "find-links") if pip.get(key)]
+    lines += ["no-index = true"] if pip.get("no-index", ["0"])[0].lower() in ("1", "true", "yes", "on") else []
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _pip_variables() -> list[str]:

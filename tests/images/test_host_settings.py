@@ -61,6 +61,7 @@ def test_settings_arrive_in_a_shell_as_they_are(tmp_path: Path) -> None:
     shown = subprocess.run(("sh", "-c", script), capture_output=True, text=True, check=True).stdout.splitlines()
     assert shown == [proxy, "deb http://a b c", "/mnt/ca.crt", ""]
     assert (folder / "pip.conf").read_text() == "[global]\nindex-url = https://index/simple\ntimeout = 7\n"
+    assert (folder / "uv.toml").read_text() == 'index-url = "https://index/simple"\n'
     assert (folder / "ca.crt").read_text() == "PEM"
 
 
