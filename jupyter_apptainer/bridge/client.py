@@ -26,6 +26,9 @@ _CONNECT_S = 10
 _COMPLETE_S = 5.0
 # Often enough for the eye; each is a message to the front end.
 _FLUSH_S = 0.2
+# The engine goes up a line and draws its bar again; others return to the beginning of theirs.
+_CURSOR = re.compile(r"(?:\x1b\[\d*[AGJK])+")
+_BAR = re.compile(r"\[[-=>#. ]{10,}\] +\d+")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 OnText = Callable[[str, str], None]
@@ -53,12 +56,14 @@ class ApptainerError(Exception):
 
 
 class Answer:
-    """How a request ended. value: what it gave, None for text. stdout, stderr: what was printed, as far as it was kept."""
+    """How a request ended. value: what it gave, None for text. variables: those that were asked for. stdout, stderr: what was
+    printed, as far as it was kept."""
 
     def __init__(self, end: Dict[str, Any], stdout: str, stderr: str) -> None:
         self.returncode = int(end.get("code", 1))
         self.error: Optional[Dict[str, Any]] = end.get("error")
         self.value = end.get("value")
+        self.variables: Dict[str, Any] = end.get("variables") or {}
         self.stdout = stdout
         self.stderr = stderr
 
@@ -81,10 +86,10 @@ class Call:
             raise ApptainerError(
                 "this kernel has no bridge to the host", "its kernel.json, or a policy, says `bridge: off`"
             )
+        line = json.dumps(dict(fields, version=VERSION, ask=ask)).encode() + b"\n"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._kept: Dict[str, List[str]] = {"stdout": [], "stderr": []}
         self._size = 0
-        line = json.dumps(dict(fields, version=VERSION, ask=ask)).encode() + b"\n"
         try:
             # A timeout of Python's own would make `connect` give up at once where many others wait.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT_S, 0))
@@ -166,61 +171,104 @@ class Writer:
     """Writes to the cell: a line that is drawn again and again comes as one that changes, a few times a second."""
 
     def __init__(self) -> None:
-        self._line = {"stdout": "", "stderr": ""}
+        self._rest = {"stdout": "", "stderr": ""}
+        self._drawn = {"stdout": "", "stderr": ""}
+        self._width = 0
         self._last = 0.0
 
     def __call__(self, stream: str, text: str) -> None:
-        if stream not in self._line:
+        if stream not in self._rest:
             return
-        target = sys.stdout if stream == "stdout" else sys.stderr
-        whole = self._line[stream] + text.replace("\r\n", "\n")
-        *lines, last = whole.split("\n")
+        whole = self._rest[stream] + _CURSOR.sub("\r", text.replace("\r\n", "\n"))
+        *lines, rest = whole.split("\n")
         for line in lines:
-            target.write(line[line.rfind("\r", 0, len(line) - 1) + 1 :] + "\n")
-        if "\r" not in last:
-            target.write(last)
-            self._line[stream] = ""
+            shown = line.rstrip("\r").rpartition("\r")[2]
+            if _BAR.search(shown):
+                self._draw(stream, shown)
+            else:
+                self._settle(stream, is_drawn_over="\r" in line)
+                self._write(stream, shown + "\n")
+        shown = rest.rstrip("\r").rpartition("\r")[2]
+        if "\r" in rest or self._drawn[stream]:
+            self._rest[stream] = rest
+            if shown:
+                self._draw(stream, shown)
         else:
-            last = last[last.rfind("\r", 0, len(last) - 1) :]
-            self._line[stream] = last
-            if time.monotonic() - self._last > _FLUSH_S:
-                self._last = time.monotonic()
-                target.write("\r" + last.strip("\r"))
-        target.flush()
+            self._rest[stream] = ""
+            self._write(stream, rest)
 
     def close(self) -> None:
-        """Write what the throttle has kept back."""
-        for stream, last in self._line.items():
-            if last.strip("\r"):
-                (sys.stdout if stream == "stdout" else sys.stderr).write("\r" + last.strip("\r") + "\n")
-                self._line[stream] = ""
+        """Write what has been kept back."""
+        for stream in self._rest:
+            self._settle(stream, is_drawn_over=False)
+
+    def _draw(self, stream: str, line: str) -> None:
+        self._drawn[stream] = line
+        if time.monotonic() - self._last > _FLUSH_S:
+            self._last = time.monotonic()
+            self._show(stream, line)
+
+    def _settle(self, stream: str, is_drawn_over: bool) -> None:
+        line, self._drawn[stream] = self._drawn[stream], ""
+        if line:
+            self._show(stream, "" if is_drawn_over else line)
+            self._write(stream, "\r" if is_drawn_over else "\n")
+            self._width = 0
+
+    def _show(self, stream: str, line: str) -> None:
+        self._write(stream, "\r" + line.ljust(self._width))
+        self._width = len(line)
+
+    def _write(self, stream: str, text: str) -> None:
+        target = sys.stdout if stream == "stdout" else sys.stderr
+        target.write(text)
+        target.flush()
 
 
-class Rows(List[Any]):
-    """A list of objects that is shown as a table."""
+class Record(Dict[str, Any]):
+    """An object of an answer: a dict whose keys are attributes as well, shown line by line."""
 
-    def _columns(self) -> List[str]:
-        names: Dict[str, None] = {}
-        for row in self:
-            names.update((name, None) for name, value in row.items() if not isinstance(value, (dict, list)))
-        return [name for name in names if all(_fits(row.get(name)) for row in self)]
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"there is no {name!r}; there are {', '.join(self)}") from None
 
     def __repr__(self) -> str:
-        if not self or not all(isinstance(row, dict) for row in self):
-            return list.__repr__(self)
-        columns = self._columns()
-        table = [columns] + [[_show(row.get(name)) for name in columns] for row in self]
-        widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
-        return "\n".join("  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in table)
+        width = max(map(len, self), default=0)
+        return "\n".join(f"{name:{width}}  {_show(value)}" for name, value in self.items()) or "nothing"
 
-    def _repr_html_(self) -> Optional[str]:
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Called by IPython, which has a form of its own for every kind of dict."""
+        printer.text(repr(self))
+
+
+class Table(List[Any]):
+    """A list of objects, shown with some of their fields as columns."""
+
+    def __init__(self, rows: List[Any], columns: List[Tuple[str, str]]) -> None:
+        super().__init__(Record(row) for row in rows)
+        self._columns = columns
+
+    def _build_cells(self) -> List[List[str]]:
+        return [[_show(row.get(key)) for key, _ in self._columns] for row in self]
+
+    def __repr__(self) -> str:
+        if not self:
+            return "none"
+        lines = [[heading for _, heading in self._columns], *self._build_cells()]
+        widths = [max(map(len, column)) for column in zip(*lines)]
+        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Called by IPython, which has a form of its own for every kind of list."""
+        printer.text(repr(self))
+
+    def _repr_html_(self) -> str:
         from html import escape
 
-        if not self or not all(isinstance(row, dict) for row in self):
-            return None
-        columns = self._columns()
-        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-        rows = ("".join(f"<td>{escape(_show(row.get(name)))}</td>" for name in columns) for row in self)
+        head = "".join(f"<th>{escape(heading)}</th>" for _, heading in self._columns)
+        rows = ("".join(f"<td>{escape(word)}</td>" for word in row) for row in self._build_cells())
         return "<table><tr>{}</tr>{}</table>".format(head, "".join(f"<tr>{row}</tr>" for row in rows))
 
 
@@ -229,6 +277,19 @@ class Status(Dict[str, Any]):
 
     def __repr__(self) -> str:
         return str(self.get("text", "")).rstrip("\n")
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Called by IPython."""
+        printer.text(repr(self))
+
+
+def build_value(value: Optional[Dict[str, Any]]) -> Any:
+    """Return what a command answered as Python."""
+    if value is None:
+        return None
+    if value["kind"] == "table":
+        return Table(value["data"], [tuple(column) for column in value["columns"]])
+    return Record(value["data"]) if value["kind"] == "record" else value["data"]
 
 
 class Job(threading.Thread):
@@ -272,6 +333,7 @@ class Options:
     def __init__(self, words: List[str]) -> None:
         self.is_background = self.is_quiet = self.raises = False
         self.names: Dict[str, str] = {}
+        self.variables: List[str] = []
         self.raises = True
         self.words = list(words)
         while self.words and self.words[0].startswith("--"):
@@ -282,15 +344,24 @@ class Options:
                 self.is_quiet = True
             elif name == "no-raise-error":
                 self.raises = False
-            elif name in ("out", "err", "proc"):
+            elif name in ("out", "err", "proc", "var"):
                 if not equals:
                     if len(self.words) < 2:
                         raise ApptainerError(f"--{name} needs the name of a variable", code="spec-invalid")
                     del self.words[0]
                     value = self.words[0]
+                if value.endswith(":pickle"):
+                    raise ApptainerError(
+                        f"--var {value}: no pickle crosses the bridge, because loading one runs code",
+                        "leave `:pickle` out: the variable travels as JSON",
+                        code="spec-invalid",
+                    )
                 if not value.isidentifier():
                     raise ApptainerError(f"--{name} {value!r}: this is no name of a variable", code="spec-invalid")
-                self.names[name] = value
+                if name == "var":
+                    self.variables.append(value)
+                else:
+                    self.names[name] = value
             else:
                 break
             del self.words[0]
@@ -359,18 +430,20 @@ class Magics:
         words = options.words
         if not words or words == ["status"]:
             return Status(Call("status").finish().check().value or {})
-        if cell is not None and words[0] in ("exec", "run") and _has_no_program(words):
-            words = [*words, "sh"] if words[0] == "exec" else words
-        wants_value = cell is None and not options.is_background and not {"out", "err"} & set(options.names)
-        call = Call("run", words=words, stdin=cell, cwd=os.getcwd(), progress=not options.names, value=wants_value)
+        space = self.shell.user_ns
+        given = {name: space[name] for name in options.variables if name in space}
+        try:
+            call = Call("run", words=words, stdin=cell, cwd=os.getcwd(), wanted=options.variables, given=given)
+        except (TypeError, ValueError) as error:
+            raise ApptainerError(f"--var: {error}", "what travels has to be JSON", code="spec-invalid") from None
         if options.is_background:
             job = Job(call)
             if "proc" in options.names:
-                self.shell.user_ns[options.names["proc"]] = job
+                space[options.names["proc"]] = job
             return job
-        return self._finish(call, options, words)
+        return self._finish(call, options)
 
-    def _finish(self, call: Call, options: Options, words: List[str]) -> Any:
+    def _finish(self, call: Call, options: Options) -> Any:
         writer = Writer()
 
         def write(stream: str, text: str) -> None:
@@ -381,34 +454,27 @@ class Magics:
             answer = call.finish(write)
         finally:
             writer.close()
-        for name, text in (("out", answer.stdout), ("err", answer.stderr)):
+        space = self.shell.user_ns
+        space.update((name, value) for name, value in answer.variables.items() if name in options.variables)
+        for name, result in (("out", answer.stdout), ("err", answer.stderr), ("proc", answer)):
             if name in options.names:
-                self.shell.user_ns[options.names[name]] = text
-        if "proc" in options.names:
-            self.shell.user_ns[options.names["proc"]] = answer
+                space[options.names[name]] = result
         if options.raises:
             answer.check()
         elif answer.error and not options.is_quiet:
             print(ApptainerError(answer.error["message"], answer.error.get("hint")), file=sys.stderr)
-        is_plain = "--json" in words or "-j" in words
-        return Rows(answer.value) if isinstance(answer.value, list) and not is_plain else answer.value
+        return build_value(answer.value)
 
     def complete(self, text: str) -> List[Tuple[str, str]]:
-        """Return candidates for the last word of a line, with what they mean; none where the host does not answer."""
+        """Return candidates for the last word of a line, with what they mean; files are the container's."""
+        words = text.split()
+        if not words or text[-1].isspace():
+            words.append("")
         try:
-            words = split_line(text)
-            if not text or text[-1].isspace():
-                words.append("")
-            own = [
-                ("status", "what this kernel runs in"),
-                ("images", "images of the host"),
-                ("kernels", "container kernels"),
-            ]
             found = Call("complete", words=words).finish(timeout_s=_COMPLETE_S).check().value or []
         except ApptainerError:
-            return []
-        extra = [pair for pair in own if len(words) == 1 and pair[0].startswith(words[0])]
-        return extra + [(str(word), str(about)) for word, about in found]
+            found = []
+        return [(str(word), str(about)) for word, about in found] or (_list_files(words[-1]) if len(words) > 1 else [])
 
     def explain_missing(self, result: Any) -> None:
         """Called by IPython after each cell: a file that only the host has is a bind that is missing."""
@@ -425,45 +491,65 @@ class Magics:
                 print("Hint: " + answer.value, file=sys.stderr)
 
 
-def _has_no_program(words: List[str]) -> bool:
-    """Say whether the image is the last word: nothing stands behind it."""
-    return len(words) > 1 and (words[-1].endswith((".sif", ".img")) or "://" in words[-1])
+def _list_files(begun: str) -> List[Tuple[str, str]]:
+    """Return folders and files of the container that the word may become."""
+    import glob
 
-
-def _fits(value: Any) -> bool:
-    text = _show(value)
-    return "\n" not in text and len(text) <= 120
+    found = sorted(glob.glob(glob.escape(os.path.expanduser(begun)) + "*"))[:200]
+    return [(path + "/", "folder") if os.path.isdir(path) else (path, "file") for path in found]
 
 
 def _show(value: Any) -> str:
-    return "" if value is None else str(value)
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+_loaded: List[Tuple[Magics, Any]] = []
 
 
 def load_ipython_extension(shell: Any) -> None:
     """Called by `%load_ext jupyter_apptainer`."""
     magics = Magics(shell)
+    matcher = _build_matcher(magics)
+    unload_ipython_extension(shell)
     shell.register_magic_function(magics.apptainer, "line_cell", "apptainer")
     shell.events.register("post_run_cell", magics.explain_missing)
-    matchers = getattr(getattr(shell, "Completer", None), "custom_matchers", None)
-    if matchers is not None:
-        matchers.append(_build_matcher(magics))
-    shell.user_ns_hidden.setdefault("_jupyter_apptainer_magics", magics)
+    _get_matchers(shell).append(matcher)
+    _loaded.append((magics, matcher))
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Called by `%unload_ext jupyter_apptainer`."""
+    while _loaded:
+        magics, matcher = _loaded.pop()
+        shell.events.unregister("post_run_cell", magics.explain_missing)
+        matchers = _get_matchers(shell)
+        matchers[:] = [each for each in matchers if each is not matcher]
+
+
+def _get_matchers(shell: Any) -> Any:
+    """Return the list to which completions are added; IPython before 8.6 has none."""
+    return getattr(shell.Completer, "custom_matchers", [])
 
 
 def _build_matcher(magics: Magics) -> Any:
     try:
         from IPython.core.completer import SimpleCompletion, context_matcher
     except ImportError:
-        return lambda text: []
+        return None
 
-    @context_matcher()  # type: ignore[untyped-decorator]
+    @context_matcher()  # type: ignore[untyped-decorator]  # IPython's own
     def match(context: Any) -> Any:
-        begin = re.match(r"\s*%%?apptainer\s(.*)$", context.line_with_cursor[: len(context.text_until_cursor)])
+        begin = re.search(r"(?:^|[=(])\s*%?%apptainer[ \t]+([^\n]*)\Z", context.text_until_cursor)
         if not begin:
             return {"completions": []}
         words = magics.complete(begin.group(1))
         return {
-            "completions": [SimpleCompletion(text=word, type=about[:60]) for word, about in words],
+            "completions": [SimpleCompletion(text=word, type=about[:70]) for word, about in words],
+            "matched_fragment": (begin.group(1).split() or [""])[-1] if not begin.group(1)[-1:].isspace() else "",
             "suppress": True,
         }
 

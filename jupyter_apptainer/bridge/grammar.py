@@ -1,4 +1,4 @@
-"""Which program a command line is for: the engine's words mean the engine's commands, the others are ours."""
+"""Which program a command line is for, where that has to be known before it is admitted: the engine's words mean the engine's commands."""
 
 from __future__ import annotations
 
@@ -10,40 +10,11 @@ from typing import Literal
 from ..errors import SpecError
 
 # `apptainer --help` and `singularity --help`, all versions that we support.
-ENGINE_WORDS = frozenset(
-    [
-        "build",
-        "cache",
-        "capability",
-        "checkpoint",
-        "completion",
-        "config",
-        "delete",
-        "exec",
-        "help",
-        "inspect",
-        "instance",
-        "key",
-        "keyserver",
-        "oci",
-        "overlay",
-        "plugin",
-        "pull",
-        "push",
-        "registry",
-        "remote",
-        "run",
-        "run-help",
-        "search",
-        "shell",
-        "sif",
-        "sign",
-        "test",
-        "verify",
-        "version",
-        "data",
-    ]
+_WORDS = (
+    "build cache capability checkpoint completion config data delete exec help inspect instance key keyserver oci overlay plugin "
+    "pull push registry remote run run-help search shell sif sign test verify version"
 )
+ENGINE_WORDS = frozenset(_WORDS.split())
 # Short for a command of the engine's.
 ENGINE_ALIASES: Mapping[str, tuple[str, ...]] = {"ps": ("instance", "list")}
 # A word of a cell, and the command of ours that it stands for.
@@ -62,17 +33,6 @@ OWN_WORDS: Mapping[str, tuple[str, ...]] = {
 STATUS = "status"
 # Its own words of the engine that need a value, before the command.
 _GLOBAL_WITH_VALUE = frozenset({"-c", "--config"})
-# What ends with JSON, and where the rows are in it.
-VALUES: Mapping[tuple[str, ...], str] = {
-    ("instance", "list"): "instances",
-    ("image", "list"): "",
-    ("image", "inspect"): "",
-    ("kernel", "list"): "",
-    ("kernel", "ps"): "",
-    ("engine", "info"): "",
-    ("tasks",): "",
-    ("tasks", "list"): "",
-}
 
 
 @dataclass(frozen=True)
@@ -82,12 +42,6 @@ class Line:
     program: Literal["engine", "own"]
     words: tuple[str, ...]
     globals: tuple[str, ...] = ()
-
-    @property
-    def value_key(self) -> str | None:
-        """Where in the JSON of `--json` the value is, "" for all of it; None where the command has no `--json`."""
-        count = 1 if len(self.words) < 2 or self.words[1].startswith("-") else 2
-        return VALUES.get(self.words[:count])
 
     @property
     def asks_for_help(self) -> bool:

@@ -1,23 +1,18 @@
-"""From a request to the command that will run on the host, or to the error that refuses it. Nothing is started here.
+"""From a request to the line that is carried out on the host, or to the error that refuses it. Nothing is started here.
 
-Under `read` a command runs in `/`, with words from the list in `allowed` and paths that were looked up on the host: no word of the
-container's becomes a path. Under `full` it runs in the caller's folder, and the container's paths become the host's.
+Under `read` a line is one of the list in `allowed` and runs in `/`; no word of the container's becomes a path. Under `full` it runs in the
+caller's folder, and the container's paths become the host's.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
 
-from ..engine.command import Command, is_secret_name, redact_argv, returns_nothing
-from ..engine.environment import build_engine_environment, is_bending
-from ..engine.locate import build_flags, build_wrapper, run_flags
+from ..engine.command import is_secret_name
+from ..engine.environment import is_bending
 from ..errors import BridgeError, PolicyError, SpecError
 from ..images.catalogue import find_image, find_image_dirs
 from ..places import find_places
@@ -27,63 +22,47 @@ from .model import BridgeSetup
 from .request import Request
 
 THIS = "instance://this"
-# Python puts the working directory first in its search path; a module there is the container's to write.
-_PROGRAM = (
-    "import sys\nif sys.path[:1] == ['']: del sys.path[0]\n"
-    "from jupyter_apptainer.cli.main import main\nsys.exit(main(sys.argv[1:]))"
-)
 _HARMLESS_GLOBALS = frozenset({"-q", "--quiet", "-s", "--silent", "--nocolor", "--version"})
-_RUNNING = (("exec",), ("run",), ("test",), ("instance", "start"), ("instance", "run"))
 # Behind its image come a program and its words, which are the container's own business.
-_WITH_PROGRAM = frozenset({"exec", "run", "test"})
-_DRAWING = frozenset({"build", "pull", "push"})
-_BODY_KINDS = ("--dockerfile", "--environment", "--requirements")
+_WITH_PROGRAM = frozenset({"exec", "run", "test", "shell-script"})
+# What a kernel cannot do to itself.
+_ELSEWHERE = {
+    "bind": "jupyter apptainer kernel edit {kernel} --bind SRC:DEST",
+    "restart": "jupyter apptainer kernel edit {kernel} …",
+}
+_FLAGS_ALONE = (
+    "--nv --nvccli --rocm -c --contain -C --containall -e --cleanenv -f --fakeroot -i --ipc -p --pid --no-home --no-init --no-privs "
+    "--no-umask --no-eval --writable -w --writable-tmpfs --userns -u --uts --unsquash --compat --underlay --no-https --nohttps "
+    "--net -n --disable-cache --keep-privs --allow-setuid --sharens --no-pid"
+)
+_NO_VALUE = frozenset(_FLAGS_ALONE.split())
 
 
 @dataclass(frozen=True)
 class Order:
-    """command: what will run. program: "engine", or "own" for a command of ours. value_key: where in its JSON the value is; None for
-    text. body: a file to be written before and removed afterwards, with the request's text in it; then that is not standard input."""
+    """What is carried out: as in a cell of a kernel on the host, in the host's folder `cwd`."""
 
-    command: Command[None]
-    program: Literal["engine", "own"]
-    value_key: str | None = None
-    body: Path | None = None
-
-    @property
-    def draws(self) -> bool:
-        """It shows its progress on a terminal, and prints nothing that anybody would want apart from that."""
-        return self.program == "engine" and not _DRAWING.isdisjoint(self.command.argv[:4])
-
-    def render(self) -> str:
-        """The command line for people and logs, without secrets."""
-        if self.program == "engine":
-            return self.command.render()
-        return shlex.join(["jupyter-apptainer", *redact_argv(self.command.argv[3:])])
+    words: tuple[str, ...]
+    body: str | None
+    cwd: str
 
 
-def build_order(request: Request, setup: BridgeSetup, environ: Mapping[str, str], *, token: str) -> Order:
-    """Decide what runs. environ: the worker's variables. token: makes the name of a body's file unique.
-
-    Raises PolicyError for what the level does not admit, SpecError or BridgeError for what cannot be.
-    """
-    line = read_line(request.words)
+def build_order(request: Request, setup: BridgeSetup) -> Order:
+    """Decide what runs. Raises PolicyError for what the level does not admit, SpecError or BridgeError for what cannot be."""
     if setup.level != "full":
-        return _build_reading(request, line, setup, environ)
-    cwd = _find_cwd(request, setup)
-    if line.words[:1] == ("shell",):
+        return _build_reading(request, setup)
+    if request.words[:1] and request.words[0] in _ELSEWHERE:
+        command = _ELSEWHERE[request.words[0]].format(kernel=setup.kernelspec or "NAME")
         raise SpecError(
-            "`shell` needs a terminal",
-            hint="feed a script to the image: a cell that begins with `%%apptainer exec IMAGE sh`",
+            f"`{request.words[0]}` would change the container that this kernel runs in",
+            hint=f"in a terminal of the host: `{command}`, then shut the kernel down and start it again",
         )
-    if line.words[:1] == ("build",) and request.stdin is not None:
-        return _build_building(request, line, setup, environ, cwd, token)
-    words = _translate(line, request, setup)
-    return _finish(replace(line, words=tuple(words)), request, setup, environ, cwd)
+    return Order(_translate(request, setup), request.stdin, _find_cwd(request, setup))
 
 
-def _build_reading(request: Request, line: Line, setup: BridgeSetup, environ: Mapping[str, str]) -> Order:
-    if request.stdin is not None:
+def _build_reading(request: Request, setup: BridgeSetup) -> Order:
+    line = read_line(request.words)
+    if request.stdin is not None or request.wanted:
         raise refuse(" ".join(line.words[:2]), setup.level, "it takes no text of a cell")
     for flag in line.globals:
         if flag not in _HARMLESS_GLOBALS:
@@ -100,46 +79,7 @@ def _build_reading(request: Request, line: Line, setup: BridgeSetup, environ: Ma
     if line.words[:2] == ("image", "inspect"):
         words = [word if word.startswith("-") else _find_known_image(word, request, setup) for word in line.words[2:]]
         line = replace(line, words=("image", "inspect", *words))
-    return _finish(line, request, setup, environ, "/")
-
-
-def _finish(line: Line, request: Request, setup: BridgeSetup, environ: Mapping[str, str], cwd: str) -> Order:
-    key = line.value_key
-    wants_value = key is not None and request.wants_value
-    words = line.words
-    if wants_value and not {"--json", "-j"} & set(words):
-        words = (*words, "--json")
-    if line.program == "own":
-        command = _build_own(words, request.stdin, environ, cwd)
-    else:
-        wrapper = build_wrapper() if words[:1] == ("build",) else ()
-        command = Command(
-            (*wrapper, setup.engine.path, *line.globals, *_add_needed(words, setup)),
-            build_engine_environment(clean_environment(environ)),
-            returns_nothing,
-            f"run `{' '.join(words[:2])}`",
-            timeout_s=None,
-            stdin=request.stdin,
-            cwd=cwd,
-        )
-    return Order(command, line.program, key if wants_value else None)
-
-
-# A build that is stopped stops its engine, which takes as long as the ladder may, and removes its folders.
-_PATIENCE_S = 30.0
-
-
-def _build_own(words: Sequence[str], stdin: str | None, environ: Mapping[str, str], cwd: str) -> Command[None]:
-    return Command(
-        (sys.executable, "-c", _PROGRAM, *words),
-        {**clean_environment(environ), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
-        returns_nothing,
-        f"run `{' '.join(words[:2])}`",
-        timeout_s=None,
-        stdin=stdin,
-        cwd=cwd,
-        patience_s=_PATIENCE_S,
-    )
+    return Order((*line.globals, *line.words), None, "/")
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -161,75 +101,21 @@ def _find_cwd(request: Request, setup: BridgeSetup) -> str:
     return found
 
 
-def _translate(line: Line, request: Request, setup: BridgeSetup) -> list[str]:
+def _translate(request: Request, setup: BridgeSetup) -> tuple[str, ...]:
     """Return the words with the host's paths, up to the program that runs inside an image."""
-    words = [_use_this(word, setup) for word in line.words]
-    if line.program == "own":
-        return [translate_path(word, request.cwd, setup) for word in words]
-    last = _find_image(words) if words[0] in _WITH_PROGRAM else len(words)
-    return [translate_path(word, request.cwd, setup) for word in words[: last + 1]] + words[last + 1 :]
+    words = [f"instance://{setup.instance.name}" if word == THIS else word for word in request.words]
+    last = _find_image(words) if words[:1] and words[0] in _WITH_PROGRAM else len(words)
+    return tuple([translate_path(word, request.cwd, setup) for word in words[: last + 1]] + words[last + 1 :])
 
 
 def _find_image(words: Sequence[str]) -> int:
-    """Return the position of the image: the first word that can be one. The value of a flag is none where a file of that name is not there."""
+    """Return the position of the image: the first word that is no flag, and no value of one."""
     for index in range(1, len(words)):
-        word = words[index]
-        if not word.startswith("-") and (not _may_be_value(words[index - 1]) or "://" in word or word.endswith(".sif")):
+        word, previous = words[index], words[index - 1]
+        may_be_value = previous.startswith("-") and "=" not in previous and previous not in _NO_VALUE
+        if not word.startswith("-") and (not may_be_value or "://" in word or word.endswith(".sif")):
             return index
     return len(words)
-
-
-def _may_be_value(previous: str) -> bool:
-    """Say whether the word behind this one may be its value. A flag that is known to have none answers for itself."""
-    return previous.startswith("-") and "=" not in previous and previous not in _NO_VALUE
-
-
-_NO_VALUE = frozenset(
-    [
-        "--nv",
-        "--nvccli",
-        "--rocm",
-        "-c",
-        "--contain",
-        "-C",
-        "--containall",
-        "-e",
-        "--cleanenv",
-        "-f",
-        "--fakeroot",
-        "-i",
-        "--ipc",
-        "-p",
-        "--pid",
-        "--no-home",
-        "--no-init",
-        "--no-privs",
-        "--no-umask",
-        "--no-eval",
-        "--writable",
-        "-w",
-        "--writable-tmpfs",
-        "--userns",
-        "-u",
-        "--uts",
-        "--unsquash",
-        "--compat",
-        "--underlay",
-        "--no-https",
-        "--nohttps",
-        "--net",
-        "-n",
-        "--disable-cache",
-        "--keep-privs",
-        "--allow-setuid",
-        "--sharens",
-        "--no-pid",
-    ]
-)
-
-
-def _use_this(word: str, setup: BridgeSetup) -> str:
-    return f"instance://{setup.instance.name}" if word == THIS else word
 
 
 def translate_path(word: str, cwd: str, setup: BridgeSetup) -> str:
@@ -245,31 +131,6 @@ def translate_path(word: str, cwd: str, setup: BridgeSetup) -> str:
     if found is None or (not os.path.lexists(found) and not os.path.isdir(os.path.dirname(found))):
         return word
     return f"{flag}{equals}{found}{colon}{rest}"
-
-
-def _add_needed(words: Sequence[str], setup: BridgeSetup) -> tuple[str, ...]:
-    """Add the flags without which nothing runs on this host."""
-    for command in _RUNNING:
-        if tuple(words[: len(command)]) == command:
-            needed = [flag for flag in run_flags(setup.engine) if flag not in words]
-            return (*command, *needed, *words[len(command) :])
-    if words[:1] == ("build",):
-        return ("build", *(flag for flag in build_flags(setup.engine) if flag not in words), *words[1:])
-    return tuple(words)
-
-
-def _build_building(
-    request: Request, line: Line, setup: BridgeSetup, environ: Mapping[str, str], cwd: str, token: str
-) -> Order:
-    """`%%apptainer build`: the cell is the recipe. It lies in the caller's folder, from which its relative paths start."""
-    kinds = [kind for kind in _BODY_KINDS if kind in line.words]
-    if len(kinds) > 1:
-        raise SpecError(f"a cell is one recipe: {' and '.join(kinds)} exclude each other")
-    body = Path(cwd, f".apptainer-cell-{token}{'.yml' if kinds == ['--environment'] else '.txt'}")
-    words = [word for word in _translate(line, request, setup) if word not in kinds]
-    kind = kinds[0] if kinds else "--def"
-    command = _build_own(("image", *words, kind, str(body)), None, environ, cwd)
-    return Order(command, "own", body=body)
 
 
 def _find_known_image(word: str, request: Request, setup: BridgeSetup) -> str:

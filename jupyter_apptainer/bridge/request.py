@@ -6,7 +6,8 @@ import json
 import posixpath
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from ..errors import BridgeError
@@ -22,15 +23,15 @@ Ask = Literal["run", "status", "complete", "path"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """ask: what is wanted. words: of the command line, already split. stdin: for the program. cwd: the caller's, as the container
-    has it. wants_progress: standard error may be drawn on as on a terminal. wants_value: the output as JSON, not as text."""
+    """ask: what is wanted. words: of the command line, already split. stdin: the cell's body. cwd: the caller's, as the container has it.
+    wanted, given: variables of a Python body by name, and the values of those that there are."""
 
     ask: Ask
     words: tuple[str, ...] = ()
     stdin: str | None = None
     cwd: str = "/"
-    wants_progress: bool = False
-    wants_value: bool = False
+    wanted: tuple[str, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_line(connection: socket.socket) -> tuple[bytes, bool]:
@@ -73,8 +74,8 @@ def parse_request(line: bytes) -> Request:
         words=_read_words(record.get("words", [])),
         stdin=_read_text(record, "stdin", None),
         cwd=_read_cwd(record.get("cwd", "/")),
-        wants_progress=_read_bool(record, "progress"),
-        wants_value=_read_bool(record, "value"),
+        wanted=_read_words(record.get("wanted", [])),
+        given=_read_given(record.get("given", {})),
     )
 
 
@@ -116,8 +117,7 @@ def _read_text(record: dict[str, Any], name: str, default: str | None) -> str | 
     return value
 
 
-def _read_bool(record: dict[str, Any], name: str) -> bool:
-    value = record.get(name, False)
-    if not isinstance(value, bool):
-        raise BridgeError(f"`{name}` is neither true nor false")
+def _read_given(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BridgeError("`given` is not an object")
     return value

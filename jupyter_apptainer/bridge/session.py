@@ -6,21 +6,13 @@ What is sent waits for the client to read it, and the command waits with it; a c
 from __future__ import annotations
 
 import json
-import os
-import re
-import secrets
-import select
+import shlex
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
-from ..engine.command import Completed
-from ..engine.completion import complete_words
-from ..engine.diagnose import diagnose
-from ..engine.output import KEPT_OUTPUT, OnText, Stream
-from ..engine.runner import Runner
-from ..errors import ApptainerError, BridgeError, CommandError
+from ..engine.command import redact_argv
+from ..errors import ApptainerError
+from .executor import Executors
 from .hints import explain_missing
 from .model import BridgeSetup
 from .order import Order, build_order
@@ -32,16 +24,15 @@ Log = Callable[[str], None]
 READER_TIMEOUT_S = 60.0
 _FRAME_CHARACTERS = 32 << 10
 _STOPPED: dict[str, object] = {"code": 130, "error": None, "value": None}
-_ERROR = re.compile(r"^error: ", re.MULTILINE)
 
 
 class Session:
-    """Serves one client on a thread of its own. environ: variables for what runs. log: takes one line for people."""
+    """Serves one client on a thread of its own. log: takes one line for people."""
 
-    def __init__(self, connection: socket.socket, setup: BridgeSetup, environ: Mapping[str, str], log: Log) -> None:
+    def __init__(self, connection: socket.socket, setup: BridgeSetup, executors: Executors, log: Log) -> None:
         self._connection = connection
         self._setup = setup
-        self._environ = environ
+        self._executors = executors
         self._log = log
 
     def serve(self) -> None:
@@ -74,38 +65,35 @@ class Session:
                 status = build_status(self._setup)
                 return _succeed({**status, "text": render_status(status)})
             case "complete":
-                return _succeed(
-                    [list(pair) for pair in complete_words(self._setup.engine, request.words, self._environ)]
-                )
+                return self._complete(request)
             case "path":
                 path = request.words[0] if request.words else ""
                 return _succeed(explain_missing(path, request.cwd, self._setup))
 
     def _run(self, request: Request) -> dict[str, object]:
-        order = build_order(request, self._setup, self._environ, token=secrets.token_hex(4))
-        self._log(f"runs: {order.render()}")
-        with _written(order.body, request.stdin):
-            completed = Runner().complete(
-                order.command,
-                on_text=self._choose_sink(order),
-                use_pty=request.wants_progress and order.draws,
-                stop_when_readable=self._connection.fileno(),
-            )
-        if self._is_asked_to_stop():
+        order = build_order(request, self._setup)
+        self._log(f"runs: {render(order)}")
+        record: dict[str, object] = {"words": order.words, "body": order.body, "cwd": order.cwd}
+        if request.wanted:
+            record |= {"wanted": request.wanted, "given": request.given}
+        event = self._executors.run(record, self._send_text, self._connection.fileno())
+        if event is None:
             return _STOPPED
-        if completed.returncode:
-            return {"code": completed.returncode, "error": _diagnose(order, completed).to_json(), "value": None}
-        return _succeed(None if order.value_key is None else _read_value(order, completed))
+        answer = event["answer"]
+        return {
+            "code": answer["returncode"],
+            "error": answer["error"],
+            "value": answer["value"],
+            "variables": event.get("found", {}),
+        }
 
-    def _choose_sink(self, order: Order) -> OnText | None:
-        if order.value_key is not None:
-            return None
-        return self._send_text if order.program == "engine" else OwnOutput(self._send_text)
+    def _complete(self, request: Request) -> dict[str, object]:
+        """Words are only looked up; files are the container's own matter, which can see them for itself."""
+        record = {"complete": request.words or ("",)}
+        event = self._executors.run(record, self._send_text, self._connection.fileno())
+        return _STOPPED if event is None else _succeed(event["candidates"])
 
-    def _is_asked_to_stop(self) -> bool:
-        return bool(select.select([self._connection], [], [], 0)[0])
-
-    def _send_text(self, stream: Stream, text: str) -> None:
+    def _send_text(self, stream: str, text: str) -> None:
         for start in range(0, len(text), _FRAME_CHARACTERS):
             self._send({stream: text[start : start + _FRAME_CHARACTERS]})
 
@@ -113,69 +101,10 @@ class Session:
         self._connection.sendall(json.dumps(record).encode() + b"\n")
 
 
-class OwnOutput:
-    """Passes on what a command of ours prints, but for the error at its end: that comes as an error."""
-
-    def __init__(self, send: OnText) -> None:
-        self._send = send
-        self._is_held = False
-
-    def __call__(self, stream: Stream, text: str) -> None:
-        """Called with each piece; ours write whole lines."""
-        if stream == "stderr":
-            begin = _ERROR.search(text)
-            shown = "" if self._is_held else text[: begin.start()] if begin else text
-            self._is_held = self._is_held or begin is not None
-            text = shown
-        if text:
-            self._send(stream, text)
-
-
-@contextmanager
-def _written(path: Path | None, text: str | None) -> Iterator[None]:
-    """Have the text in a new file for a while. Raises BridgeError where that cannot be."""
-    if path is None:
-        yield
-        return
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise BridgeError(
-            f"the cell cannot be written to {path}: {error.strerror}", hint="`%cd` to a folder that you can write to"
-        ) from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text or "")
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+def render(order: Order) -> str:
+    """The line for people and logs, without what looks like a secret."""
+    return shlex.join(["apptainer", *redact_argv(list(order.words))])
 
 
 def _succeed(value: object) -> dict[str, object]:
     return {"code": 0, "error": None, "value": value}
-
-
-def _diagnose(order: Order, completed: Completed) -> ApptainerError:
-    command = order.command
-    if order.program == "own":
-        # It has explained itself already.
-        begin = _ERROR.search(completed.stderr)
-        said = completed.stderr[begin.end() :].strip() if begin else ""
-        message, _, hint = said.partition("\nHint: ")
-        message = message or f"could not {command.title}: exit status {completed.returncode}"
-        return CommandError(message, hint=hint or None, command=order.render(), returncode=completed.returncode)
-    return diagnose(completed, title=command.title, subject=command.subject, shown=command.render())
-
-
-def _read_value(order: Order, completed: Completed) -> object:
-    """Return what the command printed as JSON. Raises BridgeError where it is too long to be kept, and so is cut."""
-    try:
-        value = json.loads(completed.stdout)
-    except ValueError as error:
-        raise BridgeError(
-            f"could not {order.command.title}: its output is no JSON, or has more than {KEPT_OUTPUT // 1_000_000} million characters",
-            hint="narrow it, or ask for the text",
-        ) from error
-    if order.value_key and isinstance(value, dict):
-        return value.get(order.value_key)
-    return value

@@ -19,7 +19,9 @@ from contextlib import suppress
 
 from ..errors import ApptainerError, BridgeError
 from ..instances.process import read_namespace
+from .executor import Executors
 from .model import BridgeSetup
+from .order import clean_environment
 from .session import Session
 
 IDLE_S = 300.0
@@ -59,6 +61,7 @@ class Worker:
         self._server = server
         self._setup = setup
         self._log = log
+        self._executors = Executors(clean_environment(os.environ))
         self._sessions: dict[threading.Thread, socket.socket] = {}
 
     def run(self) -> None:
@@ -92,7 +95,7 @@ class Worker:
                     json.dumps({"end": {"code": 1, "error": error.to_json(), "value": None}}).encode() + b"\n"
                 )
             return
-        session = Session(connection, self._setup, os.environ, self._log)
+        session = Session(connection, self._setup, self._executors, self._log)
         thread = threading.Thread(target=session.serve, daemon=True)
         self._sessions[thread] = connection
         thread.start()
@@ -108,6 +111,7 @@ class Worker:
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in self._sessions:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._executors.close()
 
 
 def check_peer(connection: socket.socket, setup: BridgeSetup) -> None:

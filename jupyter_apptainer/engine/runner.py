@@ -100,18 +100,8 @@ class Runner:
         """
         return conclude(command, self.complete(command, on_text=on_text, use_pty=use_pty))
 
-    def complete(
-        self,
-        command: Command[T],
-        *,
-        on_text: OnText | None = None,
-        use_pty: bool = False,
-        stop_when_readable: int | None = None,
-    ) -> Completed:
-        """Run `command` to its end and return how it ended, whatever the exit status.
-
-        stop_when_readable: a file descriptor; as soon as it can be read or is closed at its other end, the stop ladder begins.
-        """
+    def complete(self, command: Command[T], *, on_text: OnText | None = None, use_pty: bool = False) -> Completed:
+        """Run `command` to its end and return how it ended, whatever the exit status."""
         started = time.monotonic()
         leader, follower = open_pty() if use_pty else (-1, -1)
         collector = Collector(on_text, has_bars=use_pty)
@@ -134,9 +124,7 @@ class Runner:
             if use_pty:
                 os.close(follower)
         try:
-            self._pump(command, process, leader, collector, started, stop_when_readable)
-        except _StopAsked:
-            self._stop(process, command.patience_s)
+            self._pump(command, process, leader, collector, started)
         except _DeadlinePassed:
             self._stop(process, command.patience_s)
             raise _timed_out(command, collector.complete(command.argv, process.returncode, started)) from None
@@ -159,7 +147,6 @@ class Runner:
         leader: int,
         collector: Collector,
         started: float,
-        stop_when_readable: int | None,
     ) -> None:
         unsent = memoryview((command.stdin or "").encode())
         with selectors.DefaultSelector() as selector:
@@ -169,15 +156,11 @@ class Runner:
             if process.stdin is not None:
                 os.set_blocking(process.stdin.fileno(), False)
                 selector.register(process.stdin, selectors.EVENT_WRITE, "stdin")
-            if stop_when_readable is not None:
-                selector.register(stop_when_readable, selectors.EVENT_READ, "stop")
-            while len(selector.get_map()) > (stop_when_readable is not None):
+            while selector.get_map():
                 left = _time_left(command, started)
                 if left is not None and left <= 0:
                     raise _DeadlinePassed
                 for key, _ in selector.select(left):
-                    if key.data == "stop":
-                        raise _StopAsked
                     if key.data == "stdin":
                         # What it prints is read in turns with this: a program need not read all before it answers.
                         unsent = _write(key.fd, unsent)
@@ -222,10 +205,6 @@ def _list_rungs(patience_s: float | None) -> tuple[tuple[signal.Signals, float],
 
 
 class _DeadlinePassed(Exception):
-    pass
-
-
-class _StopAsked(Exception):
     pass
 
 

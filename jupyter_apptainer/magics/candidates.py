@@ -28,8 +28,8 @@ _GROUPS = frozenset({"instance", "overlay", "sif"})
 _TIMEOUT_S = 5.0
 
 
-def find_candidates(host: Host, words: Sequence[str]) -> list[Completion]:
-    """words: what stands behind `%apptainer`, the last one as far as it is typed."""
+def find_candidates(host: Host, words: Sequence[str], *, has_files: bool = True) -> list[Completion]:
+    """words: what stands behind `%apptainer`, the last one as far as it is typed. has_files: those of this process's folder count."""
     *before, begun = words
     while before and (before[0] in FLAGS or (before[0] in VALUES and len(before) > 1)):
         del before[: 1 if before[0] in FLAGS else 2]
@@ -48,6 +48,8 @@ def find_candidates(host: Host, words: Sequence[str]) -> list[Completion]:
     if begun and _INSTANCE.startswith(begun[: len(_INSTANCE)]):
         found += _keep(begun, _list_instances(context, _INSTANCE))
     has_image = any(not word.startswith("-") for word in before[2 if before[0] in _GROUPS else 1 :])
+    if not has_files:
+        return found
     return found or list(_list_files(begun, only_images=before[0] in _WANTS_IMAGE and not has_image))
 
 

@@ -96,6 +96,8 @@ class Job:
                 event = json.loads(line)
                 if "answer" in event:
                     answer = read_answer(event["answer"])
+                    # It would wait for another line.
+                    self._process.stdin.close()
                 else:
                     self._parts[event["stream"]].append(event["text"])
         returncode = self._process.wait()

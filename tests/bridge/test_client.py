@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_apptainer.bridge import client
-from jupyter_apptainer.bridge.client import ApptainerError, Rows, Writer, split_line
+from jupyter_apptainer.bridge.client import ApptainerError, Options, Writer, build_value, split_line
 
 ENVIRON = {"HOME": "/home/u", "DATA": "/d ata"}
 
@@ -46,9 +46,10 @@ def test_a_quote_without_an_end_is_an_error() -> None:
         (["a\nb", "c\n"], "a\nbc\n"),
         (["10%\r", "20%\r", "30%\rdone\n"], "done\n"),
         (["x\r\ny\r\n"], "x\ny\n"),
-        (["10%\r50%\r90%"], "\r90%"),
+        (["10%\r50%\r90%"], "90%\n"),
+        ([f"[{'=' * 12}>---] {n} %\n\x1b[1A\x1b[J" for n in range(90)] + ["done\n"], "done\n"),
     ],
-    ids=["plain", "one-line", "terminal", "unfinished"],
+    ids=["plain", "one-line", "terminal", "unfinished", "bars"],
 )
 def test_progress_is_one_line(pieces: list[str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
@@ -56,18 +57,39 @@ def test_progress_is_one_line(pieces: list[str], expected: str, monkeypatch: pyt
     writer = Writer()
     for piece in pieces:
         writer("stdout", piece)
+        writer("stderr", "")
+    writer.close()
     # What was drawn for a moment is drawn over.
     seen = shown.getvalue()
-    assert seen.count("%") <= 1 + expected.count("%")
+    assert seen.count("%") <= 2
+    assert seen.count("\n") == expected.count("\n")
     assert seen.endswith(expected)
 
 
-def test_rows_are_a_table_without_what_does_not_fit() -> None:
-    rows = Rows([{"name": "a", "size": 1, "deep": {}, "text": "x\ny"}, {"name": "bcd", "size": None}])
-    assert repr(rows) == "name  size\na     1\nbcd"
-    assert rows[0]["text"] == "x\ny"
-    assert "<td>bcd</td>" in (rows._repr_html_() or "")
-    assert "&lt;b&gt;" in (Rows([{"name": "<b>"}])._repr_html_() or "")
+def test_values_show_themselves() -> None:
+    rows = [{"name": "a", "size": 1, "deep": {}}, {"name": "bcd", "size": None}]
+    table = build_value({"kind": "table", "data": rows, "columns": [["name", "NAME"], ["size", "SIZE"]]})
+    assert repr(table) == "NAME  SIZE\na     1\nbcd   -"
+    assert table[0].name == "a"
+    assert "<td>bcd</td>" in table._repr_html_()
+    hostile = build_value({"kind": "table", "data": [{"x": "<b>"}], "columns": [["x", "X"]]})
+    assert "&lt;b&gt;" in hostile._repr_html_()
+    assert repr(build_value({"kind": "record", "data": {"a": 1, "bc": True}, "columns": []})) == "a   1\nbc  yes"
+    assert build_value({"kind": "plain", "data": [1], "columns": []}) == [1]
+    assert build_value(None) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("--out", "needs the name"),
+        ("--out 1x exec", "no name of a variable"),
+        ("--var x:pickle exec i.sif python", "no pickle crosses"),
+    ],
+)
+def test_wrong_options_are_named(line: str, text: str) -> None:
+    with pytest.raises(ApptainerError, match=text):
+        Options(split_line(line))
 
 
 def test_it_needs_nothing_but_the_standard_library_and_old_python_reads_it() -> None:

@@ -15,9 +15,9 @@ from jupyter_apptainer.errors import BridgeError
 
 
 def test_a_request_is_read(setup: BridgeSetup) -> None:
-    line = {"version": 1, "ask": "run", "words": ["exec", "x"], "stdin": "é", "cwd": "/a/../b", "progress": True}
+    line = {"version": 1, "ask": "run", "words": ["exec", "x"], "stdin": "é", "cwd": "/a/../b", "wanted": ["x"]}
     found = parse_request(json.dumps(line).encode())
-    assert found == Request(ask="run", words=("exec", "x"), stdin="é", cwd="/b", wants_progress=True)
+    assert found == Request(ask="run", words=("exec", "x"), stdin="é", cwd="/b", wanted=("x",))
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,10 @@ def test_a_request_is_read(setup: BridgeSetup) -> None:
         b'{"version": 1, "ask": "run", "cwd": 7}',
         b'{"version": 1, "ask": "run", "stdin": ["x"]}',
         b'{"version": 1, "ask": "run", "stdin": "\\udc80"}',
-        b'{"version": 1, "ask": "run", "progress": 1}',
+        b'{"version": 1, "ask": "run", "wanted": "x"}',
+        b'{"version": 1, "ask": "run", "given": [1]}',
     ],
-    ids=range(22),
+    ids=range(23),
 )
 def test_what_is_no_request_is_refused(line: bytes) -> None:
     with pytest.raises(BridgeError):
