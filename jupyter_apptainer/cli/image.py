@@ -7,11 +7,12 @@ import getpass
 import os
 import sys
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ..errors import ImageNotFound
+from ..images.build_record import BuildRecord, read_record
 from ..images.catalogue import (
     Image,
     compare_definitions,
@@ -214,10 +215,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
     places = find_places()
     image = load_image(places, find_image(places, arguments.image))
     usage = find_usage(image.path, places, os.environ)
+    record = read_record(image.path) if image.kind == "sif" else None
     if arguments.json:
-        print_json({**image.to_json(), "kernels": list(usage.kernels), "running": list(usage.running)})
+        users = {"kernels": list(usage.kernels), "running": list(usage.running)}
+        print_json({**image.to_json(), **users, "build": record.to_json() if record else None})
         return 0
-    for name, text in _describe(image):
+    for name, text in [*_describe(image), *_describe_build(record)]:
         print(f"{name:13} {text}")
     for name, words in (("kernels", usage.kernels), ("in use by", usage.running)):
         if words:
@@ -251,6 +254,16 @@ def _describe(image: Image) -> list[tuple[str, str]]:
         ("ipykernel", (probe.ipykernel or "none") if probe and probe.python else None),
     ]
     return [(name, text) for name, text in rows if text]
+
+
+def _describe_build(record: BuildRecord | None) -> list[tuple[str, str]]:
+    if record is None:
+        return []
+    rows = [("built with", f"{record.made_with}, {record.engine}")]
+    rows += [("base", f"{name} {digest}".strip()) for name, digest in record.bases.items()]
+    epoch = record.epoch
+    times = datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC") if epoch is not None else ""
+    return rows + ([("times until", f"{times}: it can be built again byte for byte")] if times else [])
 
 
 def _format_size(size: int) -> str:

@@ -231,7 +231,7 @@ class _Build:
         self._scratch = _find_scratch(places, self._environ) / f"build-{secrets.token_hex(4)}"
         self._fresh = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}")
         bundle = options.ca_bundle or find_ca_bundle(self._environ)
-        self._bases = BaseDigests(engine, places, self._environ, str(bundle) if bundle else None)
+        self._bases = BaseDigests(engine, places, self._environ, str(bundle) if bundle else None, options.no_https)
         self._findings: tuple[Finding, ...] = ()
         self._texts: tuple[Text, ...] = ()
         self._started = time.monotonic()
@@ -272,9 +272,10 @@ class _Build:
             yield from self._pack(env)
 
     def conclude(self) -> BuiltImage:
-        """Give the image its name."""
+        """Give the image its name. Raises BuildError where a secret is in it."""
         for text in () if self._needs_folder and not self._layered else self._texts:
             append_text(self._fresh, text)
+        self._check_secrets()
         self._fresh.replace(self._target)
         return BuiltImage(
             path=self._target,
@@ -304,6 +305,7 @@ class _Build:
             binds = (f"{settings_folder}:{MOUNT_POINT}",) if self._recipe.pins or shown else ()
             return build_engine_environment(environ, fixed) | added, (*binds, *shown)
         settings = load_host_settings(self._environ, self._options.ca_bundle)
+        self._secrets.hide_passwords([*settings.proxies.values(), *settings.pip.values()])
         apt = self._write_apt_settings(settings_folder, has_certificates=bool(settings.ca_bundle))
         fixed |= self._write_pins(settings_folder, apt)
         variables = {name: _escape(value) for name, value in (build_variables(settings) | apt).items()} | fixed
@@ -402,7 +404,6 @@ class _Build:
         if error:
             raise self._explain(error)
         packing.conclude()
-        self._check_secrets()
 
     def _check_secrets(self) -> None:
         """Raise BuildError where a script has left a secret in the image, which is not kept then."""

@@ -25,6 +25,7 @@ MOUNT_POINT = "/mnt/secrets"
 _LEAST_BYTES = 8
 _MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PASSWORD = re.compile(r"://[^/@:\s]*:([^/@\s]+)@")
 _REDACTED = "…"
 _PREFIX = "secrets-"
 
@@ -95,12 +96,19 @@ class Secrets:
         """Variables that hold secrets; the engine does not get them."""
         return frozenset(source.variable for source in self._sources if source.variable)
 
+    def hide_passwords(self, texts: Iterable[str]) -> None:
+        """Treat the passwords in addresses of proxies and indexes as secrets: they must not stay either."""
+        for text in texts:
+            for password in _PASSWORD.findall(text):
+                self._values[f"a password of the host's settings ({len(self._values)})"] = os.fsencode(password)
+
     def write(self) -> str:
         """Read all secrets, write them for the build, and return the bind that shows them."""
-        self._values = {source.name: source.load(self._environ) for source in self._sources}
+        given = {source.name: source.load(self._environ) for source in self._sources}
+        self._values |= given
         make_private_dir(self._folder.parent)
         self._folder.mkdir(mode=0o700)
-        for name, value in self._values.items():
+        for name, value in given.items():
             descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(value)

@@ -25,7 +25,7 @@ from .records import find_pulled, find_record
 from .reference import parse_reference
 from .sif import Signature
 
-_FORMAT = 1
+_FORMAT = 2
 _MAX_ENTRIES = 10_000
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
@@ -154,6 +154,7 @@ def compare_images(first: Image, second: Image) -> list[Difference]:
         "apps",
         "runscript",
         "startscript",
+        "environment",
         "help",
     ):
         topics.append((name, getattr(first.content, name), getattr(second.content, name)))

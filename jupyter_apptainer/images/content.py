@@ -26,6 +26,7 @@ _FROM = "org.label-schema.usage.singularity.deffile.from"
 _MIRROR = "org.label-schema.usage.singularity.deffile.mirrorurl"
 _OS_VERSION = "org.label-schema.usage.singularity.deffile.osversion"
 _HEADER_LINE = re.compile(r"^\s*(bootstrap|from|osversion|mirrorurl)\s*:\s*(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
+_ENVIRONMENT = "/.singularity.d/env/90-environment.sh"
 _REMOTE_AGENTS = ("docker", "oras", "library", "shub")
 
 
@@ -46,6 +47,7 @@ class ImageContent:
     apps: tuple[str, ...] = ()
     runscript: str | None = None
     startscript: str | None = None
+    environment: str | None = None
     help: str | None = None
     file_system: str | None = None
     compression: str | None = None
@@ -90,6 +92,7 @@ def _read_sif(path: str) -> ImageContent:
         apps=tuple(sorted(map(str, apps)))[:_MAX_APPS] if isinstance(apps, dict) else (),
         runscript=_clean_text(attributes.get("runscript")),
         startscript=_clean_text(attributes.get("startscript")),
+        environment=_clean_environment(attributes.get("environment")),
         help=_clean_text(attributes.get("helpfile")),
         file_system=kind,
         compression=block.compression if block else None,
@@ -126,6 +129,7 @@ def _read_sandbox(root: str) -> ImageContent:
         apps=_list_apps(os.path.join(root, "scif/apps")),
         runscript=_read_plain_file(os.path.join(folder, "runscript")),
         startscript=_read_plain_file(os.path.join(folder, "startscript")),
+        environment=_clean_environment({_ENVIRONMENT: _read_plain_file(os.path.join(root, _ENVIRONMENT.lstrip("/")))}),
         help=_read_plain_file(os.path.join(folder, "runscript.help")),
         file_system="folder",
     )
@@ -167,6 +171,13 @@ def find_origin(labels: Mapping[str, str], definition: str | None) -> str | None
 
 def _clean_labels(value: object) -> dict[str, str]:
     return {str(name): str(text) for name, text in value.items()} if isinstance(value, dict) else {}
+
+
+def _clean_environment(value: object) -> str | None:
+    """Return what a recipe's %environment became; the engine writes comments of its own in front of it."""
+    text = value.get(_ENVIRONMENT) if isinstance(value, dict) else None
+    lines = str(text or "").splitlines()
+    return _clean_text("\n".join(line for line in lines if not line.startswith("#")).strip("\n"))
 
 
 def _clean_text(value: object) -> str | None:

@@ -33,12 +33,13 @@ _SHOWN = ("SUITE",)
 
 @dataclass(frozen=True)
 class BaseDigests:
-    """Finds out which image a `From:` means now. ca_bundle: a PEM file, for registries."""
+    """Finds out which image a `From:` means now. ca_bundle: a PEM file, for registries. no_https: those that speak plain http."""
 
     engine: EngineInfo
     places: Places
     environ: Mapping[str, str]
     ca_bundle: str | None = None
+    no_https: tuple[str, ...] = ()
 
     def find_all(self, definition: Definition, folder: Path) -> dict[str, str]:
         """Return `sha256:…` by `AGENT:FROM`; of a registry's name it is the manifest's, and "" where nobody knows."""
@@ -71,7 +72,9 @@ class BaseDigests:
         if reference.digest:
             return reference.digest
         credentials = load_credentials(self.engine, reference.host, self.environ)
-        found = resolve(reference, Access(ca_bundle=self.ca_bundle, credentials=credentials))
+        is_plain = "*" in self.no_https or reference.host in self.no_https
+        access = Access(no_https=is_plain, ca_bundle=self.ca_bundle, credentials=credentials)
+        found = resolve(reference, access)
         return found.digest if found else ""
 
 

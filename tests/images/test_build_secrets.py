@@ -148,3 +148,33 @@ def test_secret_that_is_none_is_refused_without_showing_it(text: str) -> None:
 )
 def test_mount_without_counterpart_is_left_out(value: str) -> None:
     assert parse_secret_mount(value) is None
+
+
+def test_passwords_of_host_settings_stay_nowhere(
+    engine: EngineInfo,
+    small_image: Path,
+    places: Places,
+    tmp_path: Path,
+) -> None:
+    """Scripts see the proxy, the index and the certificates of the host; log and image have none of them."""
+    proxy, index, bundle = "proxy-passw0rd", "index-passw0rd", "certificate-of-the-test"
+    (tmp_path / "ca.pem").write_text(f"{bundle}\n")
+    environ = {
+        **os.environ,
+        "https_proxy": f"http://me:{proxy}@127.0.0.1:9",
+        "PIP_INDEX_URL": f"https://me:{index}@127.0.0.1:9/simple",
+    }
+    head = f"Bootstrap: localimage\nFrom: {small_image}\n\n%post\n    "
+    (tmp_path / "a.def").write_text(head + "env; cat /mnt/pip.conf /mnt/ca.crt /mnt/settings.sh >/dev/null\n")
+    options = BuildOptions(has_host_settings=True, ca_bundle=tmp_path / "ca.pem", is_forced=True)
+    recipe = load_definition(tmp_path / "a.def")
+    built = build_image(engine, places, recipe, tmp_path / "a.sif", options, environ=environ)
+    log = built.log.read_text()
+    assert "https_proxy=http://me:…@127.0.0.1:9" in log
+    for value in (proxy, index, bundle):
+        assert list_files_with(value, places.data, places.cache, places.runtime, places.scratch) == []
+        assert find_in_files(engine, str(built.path), {value.encode(): ""}) == []
+    (tmp_path / "a.def").write_text(head + "cp /mnt/pip.conf /opt/pip.conf\n")
+    leaking = load_definition(tmp_path / "a.def")
+    with pytest.raises(BuildError, match=r"settings.* in /opt/pip\.conf"):
+        build_image(engine, places, leaking, tmp_path / "a.sif", options, environ=environ)
