@@ -54,7 +54,7 @@ def build_example(engine: EngineInfo, starter_image: Path, tmp_path_factory: pyt
                 *build_options(name, starter_image),
                 "--host-settings",
             ]
-            subprocess.run(argv, cwd=FOLDER / name, stdin=subprocess.DEVNULL, check=True, timeout=280)
+            subprocess.run(argv, cwd=FOLDER / name, stdin=subprocess.DEVNULL, check=True, timeout=800)
         return image
 
     return build

@@ -25,7 +25,8 @@ from jupyter_apptainer.images.recipes.sources import load_recipe
 from jupyter_apptainer.places import Places
 from tests.examples import FOLDER, BuildExample
 
-pytestmark = [pytest.mark.user, pytest.mark.slow]
+# They fetch packages, and share the machine with another suite.
+pytestmark = [pytest.mark.user, pytest.mark.slow, pytest.mark.timeout(900)]
 Ask = Callable[..., str]
 
 

@@ -21,7 +21,8 @@ from tests.registry import PASSWORD, USER, Registry
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 _CELL_DEADLINE_S = 200
-pytestmark = [pytest.mark.slow]
+# Some build an image before, with packages that have to be fetched.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 RunGuide = Callable[..., str]
 
 
