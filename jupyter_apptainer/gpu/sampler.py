@@ -98,6 +98,16 @@ class Sampler:
                 self._thread.start()
         return viewer
 
+    def look(self) -> GpuReport:
+        """Look once, for somebody who does not stay. Blocks, as long as the driver takes."""
+        reader = self._open_reader()
+        try:
+            report = reader.read(is_all=self._is_all)
+        finally:
+            reader.close()
+        self._take(report)
+        return report
+
     def remove(self, viewer: Viewer) -> None:
         """Forget a viewer; with the last one the thread ends."""
         with self._lock:

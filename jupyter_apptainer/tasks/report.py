@@ -26,6 +26,7 @@ class Report:
         self.log_path: Path = find_folder(places, task.id) / LOG_FILE
         self._lock = threading.Lock()
         self._written_at = 0.0
+        self._written_count = (task.done, task.total)
 
     def begin(self, phase: str) -> None:
         """Tell what begins now, in a few words."""
@@ -37,8 +38,9 @@ class Report:
     def count(self, done: int, total: int | None, unit: Literal["bytes", "percent", "items"] = "bytes") -> None:
         """Tell how far the phase is."""
         is_last = total is not None and done >= total
-        is_new = (done, total) != (self.task.done, self.task.total)
         with self._lock:
+            # Against what is on disk: a count that came too soon after the last one, and then stands still, is told all the same.
+            is_new = (done, total) != self._written_count
             self.task = replace(self.task, done=done, total=total, unit=unit)
             if is_new and (is_last or time.monotonic() - self._written_at >= _EVERY_S):
                 self._save()
@@ -56,6 +58,7 @@ class Report:
 
     def _save(self) -> None:
         self._written_at = time.monotonic()
+        self._written_count = (self.task.done, self.task.total)
         save_task(self.places, self.task)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ..gpu import GpuReader, Sampler
+from ..gpu import Sampler
 from .context import PanelContext
 from .model import Section
 from .sections.gpu import build_gpu_section
@@ -23,7 +23,6 @@ TITLES: Mapping[str, str] = {
     "tasks": "Tasks",
 }
 _LOADERS: Mapping[str, Callable[[PanelContext], Section]] = {
-    "kernel": load_kernel,
     "images": load_images,
     "overlays": load_overlays,
     "instances": load_instances,
@@ -31,15 +30,17 @@ _LOADERS: Mapping[str, Callable[[PanelContext], Section]] = {
 }
 
 
+# They show what the sampler has read; on the others nobody looks at GPUs.
+WITH_GPUS = frozenset({"kernel", "gpu"})
+
+
 def load_section(name: str, context: PanelContext, sampler: Sampler) -> Section:
-    """Load one section now."""
-    return build_gpu_section(sampler.latest, sampler) if name == "gpu" else _LOADERS[name](context)
+    """Load one section now. GPUs are as the sampler has seen them last: a driver may take seconds to answer."""
+    if name == "gpu":
+        return build_gpu_section(sampler.latest, sampler)
+    return load_kernel(context, sampler.latest) if name == "kernel" else _LOADERS[name](context)
 
 
-def load_all(context: PanelContext) -> list[Section]:
-    """Look once at everything."""
-    with GpuReader(context.places, context.environ) as reader:
-        report = reader.read()
-    sections = {name: load(context) for name, load in _LOADERS.items()}
-    sections["gpu"] = build_gpu_section(report, Sampler())
-    return [sections[name] for name in TITLES]
+def load_all(context: PanelContext, sampler: Sampler) -> list[Section]:
+    """Load all of them."""
+    return [load_section(name, context, sampler) for name in TITLES]

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from typing import Any
 
+from ..gpu import Sampler
 from .context import find_context
 from .loader import load_all
 from .markup import render_page, render_text
@@ -17,7 +18,9 @@ class StaticPanel:
     """The panel as it was when it was asked for: nothing in it moves, and nothing can be clicked."""
 
     def __init__(self) -> None:
-        self._sections = load_all(find_context())
+        context, sampler = find_context(), Sampler()
+        sampler.look()
+        self._sections = load_all(context, sampler)
 
     def _repr_html_(self) -> str:
         return render_page(self._sections)

@@ -15,7 +15,7 @@ from ..gpu import Viewer, find_sampler
 from .business import Business
 from .commands import Commands, Outcome
 from .context import PanelContext
-from .loader import TITLES, load_all, load_section
+from .loader import TITLES, WITH_GPUS, load_all, load_section
 from .markup import STYLE, render_message, render_page, render_text
 from .model import Action
 from .page import Page
@@ -68,7 +68,7 @@ class PanelView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """Called by IPython: where no widgets can be shown, a page or a text is."""
         bundle = super()._repr_mimebundle_(**options)
-        sections = load_all(self._context)
+        sections = load_all(self._context, self._sampler)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         if data is not None:
             data |= {"text/html": render_page(sections), "text/plain": render_text(sections)}
@@ -109,7 +109,7 @@ class PanelView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
 
     def _look(self) -> None:
         name = self._shown
-        self._watch_gpus(name == "gpu")
+        self._watch_gpus(name in WITH_GPUS)
         try:
             section = load_section(name, self._context, self._sampler)
         except (ApptainerError, OSError) as error:

@@ -12,12 +12,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from jupyter_apptainer.images.transfer import push_image
 from jupyter_apptainer.places import find_places
 from tests.browser.conftest import TIMEOUT_MS, open_page, serve
 from tests.browser.test_labextension import wait_idle
 from tests.integration.server import Server
 from tests.integration.test_clients import write_notebook
-from tests.registry import OciImage, Registry
+from tests.laboratory import Lab
+from tests.registry import BreakingProxy, OciImage, Registry
 
 # What a person sees does not depend on who the person is.
 pytestmark = pytest.mark.user
@@ -93,6 +95,14 @@ def fill(panel: Locator, opener: str, label: str, **values: str) -> None:
     panel.get_by_role("button", name=label, exact=True).click()
 
 
+def pull(panel: Locator, name: str) -> None:
+    panel.get_by_role("button", name="Pull…").click()
+    panel.get_by_label("The registry speaks plain http").check()
+    panel.get_by_label("Name", exact=True).fill(name)
+    panel.get_by_role("button", name="Pull", exact=True).click()
+    expect(panel.get_by_role("status").first).to_contain_text("It goes on as the task")
+
+
 def wait_task(panel: Locator, title: str) -> None:
     open_tab(panel, "Tasks")
     expect(find_row(panel, title)).to_contain_text("done")
@@ -119,19 +129,29 @@ def keep_picture(panel: Locator, name: str) -> None:
 
 
 def test_from_an_image_in_a_registry_to_a_notebook_that_is_stopped(
-    desk: Desk, browser: Browser, registry: Registry, oci_image: OciImage
+    desk: Desk, browser: Browser, registry: Registry, oci_image: OciImage, lab: Lab, small_sif: Path
 ) -> None:
+    push_image(lab.engine, small_sif, f"oras://{registry.host}/lab/panel:1", settings=lab.settings())
     write_notebook(desk.folder / "panel.ipynb", OPEN, kernel="python3")
     with open_page(browser, desk.server, "lab/tree/panel.ipynb?reset") as page:
         panel = open_panel(page)
         open_tab(panel, "Images")
         expect(find_row(panel, "starter.sif")).to_be_visible()
 
-        panel.get_by_role("button", name="Pull…").click()
-        panel.get_by_label("The registry speaks plain http").check()
-        panel.get_by_label("Name", exact=True).fill(f"docker://{registry.host}/lab/tiny:1")
-        panel.get_by_role("button", name="Pull", exact=True).click()
-        expect(panel.get_by_role("status").first).to_contain_text("It goes on as the task")
+        with BreakingProxy(registry.port, limit=400_000, is_stalling=True) as proxy:
+            # It hangs half-way, so that its progress can be seen, and a cancelled one leaves nothing.
+            pull(panel, f"oras://{proxy.host}/lab/panel:1")
+            open_tab(panel, "Tasks")
+            expect(panel.get_by_role("img", name=re.compile(r"panel:1: .*\d %"))).to_be_visible()
+            check_accessibility(page)
+            keep_picture(panel, "panel-tasks-light")
+            panel.get_by_role("button", name="Cancel").click()
+            panel.get_by_role("button", name="Yes, cancel").click()
+            expect(find_row(panel, f"pull oras://{proxy.host}/lab/panel:1")).to_contain_text("cancelled")
+        assert os.listdir(desk.images) == ["starter.sif"]
+
+        open_tab(panel, "Images")
+        pull(panel, f"docker://{registry.host}/lab/tiny:1")
         wait_task(panel, f"pull docker://{registry.host}/lab/tiny:1")
 
         open_tab(panel, "Images")
@@ -149,10 +169,10 @@ def test_from_an_image_in_a_registry_to_a_notebook_that_is_stopped(
         fill(panel, "Make a kernel", "Make a kernel", Name="mine")
         expect(find_row(panel, "starter.sif")).to_contain_text("mine")
         expect(panel.get_by_text("Remove: not possible, it is the image of the kernel mine")).to_be_visible()
-        for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        for theme in ("JupyterLab Dark High Contrast", "JupyterLab Dark", "JupyterLab Light"):
             set_theme(page, theme)
             check_accessibility(page)
-            keep_picture(panel, f"panel-images-{theme.split()[-1].lower()}")
+            keep_picture(panel, f"panel-images-{'-'.join(theme.lower().split()[1:])}")
 
         write_notebook(desk.folder / "work.ipynb", "1 + 1", kernel="mine")
         # JupyterLab asks for new kernels once a minute.

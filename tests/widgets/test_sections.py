@@ -188,7 +188,9 @@ def test_inside_a_container_reading_is_possible_and_acting_is_not(
 
 
 def test_a_page_has_all_sections_and_no_stranger_writes_into_it(context: PanelContext, task: str) -> None:
-    sections = load_all(context)
+    sampler = Sampler()
+    sampler.look()
+    sections = load_all(context, sampler)
     assert [section.name for section in sections] == list(TITLES)
     page = render_page(sections)
     assert "sleep &lt;now&gt;" in page

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ...errors import ApptainerError, SpecError
+from ...gpu import GpuReport
+from ...gpu.format import format_bytes as format_gpu_bytes
 from ...images.records import find_record
 from ...instances.binds import Bind, list_binds, sees_folder
 from ...instances.ledger import iter_entries, load_entry
@@ -22,10 +25,13 @@ from ..model import Action, Field, Form, Row, Section, Values, Words
 _UNKNOWN = "its kernelspec is not one of ours"
 
 
-def load_kernel(context: PanelContext) -> Section:
-    """Look at each kernel that runs in a container, from the host."""
+def load_kernel(context: PanelContext, report: GpuReport | None = None) -> Section:
+    """Look at each kernel that runs in a container, from the host. report: of the GPUs, where they were looked at."""
     kernelspecs = {each.name: each for each in iter_kernelspecs()}
-    rows = [_build_row(context, entry, kernelspecs) for entry in iter_entries(context.places)]
+    rows = [
+        replace(row, facts=(*row.facts, *_list_gpus(entry, report)))
+        for entry, row in ((entry, _build_row(context, entry, kernelspecs)) for entry in iter_entries(context.places))
+    ]
     return Section(
         name="kernel",
         title="Kernel",
@@ -109,6 +115,19 @@ def _list_facts(context: PanelContext, entry: LedgerEntry, spec: ContainerSpec |
 def _describe_bind(bind: Bind) -> str:
     mode = "read only" if bind.is_read_only else "read and write"
     return f"{bind.source} → {bind.destination} ({mode})"
+
+
+def _list_gpus(entry: LedgerEntry, report: GpuReport | None) -> list[tuple[str, str]]:
+    """Say what the kernel and what it has started hold of each GPU."""
+    if report is None:
+        return []
+    facts = []
+    for device in report.devices:
+        held = [each for each in report.holders if (each.device, each.kernel_id) == (device.uuid, entry.kernel_id)]
+        known = [each.memory_bytes for each in held if each.memory_bytes is not None]
+        if held:
+            facts.append((f"GPU {device.label}", f"{format_gpu_bytes(sum(known) if known else None)} of memory"))
+    return facts
 
 
 def _describe_overlay(path: str) -> str:
