@@ -160,7 +160,7 @@ def _add_removing_verbs(commands: Any) -> None:
         commands,
         "image",
         "clean",
-        "remove half-made files of pulls that were killed, and what is kept about images that are gone; no image",
+        "remove half-made files of pulls and builds that were killed, and what is kept about images that are gone; no image",
         "clean --dry-run",
         "clean --engine-cache",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -128,7 +129,10 @@ class _Bars:
 
 @contextmanager
 def _ended_by_term() -> Iterator[None]:
-    """Let TERM end the block as an interrupt does."""
+    """Let TERM end the block as an interrupt does; only a program's first thread can say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield

@@ -235,6 +235,7 @@ class _Build:
         self._findings: tuple[Finding, ...] = ()
         self._texts: tuple[Text, ...] = ()
         self._started = time.monotonic()
+        self._report = report
         self.log = BuildLog(places.cache / "builds", self._target.stem, on_progress, report, self._secrets.redact)
         self._layered: LayeredBuild | None = None
 
@@ -255,6 +256,8 @@ class _Build:
         self._findings = check_build(self._recipe, self._target, self._places, self._options, self._environ)
         raise_for_errors(self._findings, self._recipe.source)
         self.log.open()
+        if self._report:
+            self._report.will_make(self._scratch, self._fresh)
         self._texts = (self._make_record(),)
         env, binds = self._prepare()
         self._layered = self._plan_layers(env, binds)

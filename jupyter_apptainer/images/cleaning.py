@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.environment import build_engine_environment
 from ..engine.image_commands import build_cache_clean
 from ..engine.locate import EngineInfo
 from ..engine.runner import Runner
+from ..errors import TaskLost
 from ..instances.janitor import remove_tree
 from ..places import Places
+from ..tasks.stop import end_strays
+from ..tasks.store import iter_tasks, save_task
 from .build_secrets import find_left_secrets
 from .catalogue import find_stale_contents
 from .records import iter_records, remove_record
 from .starter import remove_build_folder
 from .transfer import find_parts
+
+# An engine that is asked to end removes its temporary folders first.
+_STRAY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ def clean_images(places: Places, folders: Iterable[Path], *, is_dry: bool = Fals
         found.append(Leftover(str(path), "secrets of a build that was killed"))
         if not is_dry:
             remove_tree(str(path))
+    found += _clean_lost_tasks(places, is_dry)
     for path in find_stale_contents(places):
         found.append(
             Leftover(str(path), "what is kept about an image that has changed or is gone", path.stat().st_size)
@@ -57,6 +65,24 @@ def _clean_parts(folders: Iterable[Path], is_dry: bool) -> list[Leftover]:
         found.append(Leftover(str(path), "half an image of a pull that was killed", size))
         if not is_dry:
             remove_build_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return found
+
+
+def _clean_lost_tasks(places: Places, is_dry: bool) -> list[Leftover]:
+    """Remove what tasks have left whose process was killed, when all that they had started has ended."""
+    lost = [task for task in iter_tasks(places) if task.made and (task.error or {}).get("code") == TaskLost.code]
+    if lost and not is_dry:
+        active = {task.id for task in iter_tasks(places) if not task.is_over}
+        for process in end_strays(places, active):
+            process.wait_gone(_STRAY_S)
+    found = []
+    for task in lost:
+        paths = [Path(path) for path in task.made if os.path.lexists(path)]
+        found += [Leftover(str(path), f"half-made by a task that was killed: {task.spec.title}") for path in paths]
+        if not is_dry:
+            for path in paths:
+                remove_build_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
+            save_task(places, replace(task, made=()))
     return found
 
 

@@ -103,7 +103,7 @@ class TaskRetryHandler(_TaskHandler):
 
 def to_json(task: Task) -> dict[str, Any]:
     """Return what clients see of a task: not how it is done, but which registry wants a password."""
-    hidden = ("work", "worker", "fingerprint", "cwd")
+    hidden = ("work", "worker", "fingerprint", "cwd", "made")
     shown = {name: value for name, value in task.to_json().items() if name not in hidden}
     uri = task.spec.args.get("uri") if task.state == "needs-auth" else None
     return {**shown, "registry": parse_reference(uri).host if uri else None}

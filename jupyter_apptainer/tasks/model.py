@@ -52,6 +52,7 @@ class Task:
     done, total: how far the last phase is, in `unit`; None where nobody can tell.
     result: what the work returned. error: as `ApptainerError.to_json` has it.
     limit: with how many others it may run at once, None for any number. retry_of: the task that it repeats.
+    made: half-finished files and folders, which whoever finds the task lost removes.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Task:
     worker: ProcessIdentity | None = None
     limit: int | None = None
     retry_of: str = ""
+    made: Sequence[str] = ()
 
     @property
     def is_over(self) -> bool:

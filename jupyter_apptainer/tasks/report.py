@@ -50,6 +50,10 @@ class Report:
         with self.log_path.open("a", encoding="utf-8") as stream:
             stream.write(text)
 
+    def will_make(self, *paths: Path) -> None:
+        """Tell what will be removed at the end, however that comes: should the worker be killed, somebody else removes it."""
+        self.change(made=[*self.task.made, *map(str, paths)])
+
     def change(self, **values: Any) -> None:
         """Set fields of the task and write them at once: the worker's own way to say what becomes of it."""
         with self._lock:

@@ -16,7 +16,7 @@ import pytest
 from jupyter_apptainer.engine.locate import EngineInfo
 from jupyter_apptainer.engine.output import open_pty
 from jupyter_apptainer.places import Places
-from jupyter_apptainer.tasks.follow import wait_for_task
+from jupyter_apptainer.tasks.follow import follow_task, wait_for_task
 from jupyter_apptainer.tasks.stop import cancel_task
 from jupyter_apptainer.tasks.store import clean_tasks, get_task, iter_tasks
 from tests.cli.conftest import PROGRAM, run
@@ -86,6 +86,20 @@ def test_cancelled_build_is_repeated(build: Build, places: Places) -> None:
     build.release()
     assert wait_for_task(places, again)["path"] == str(build.image)
     assert build.image.exists()
+
+
+def test_what_a_killed_build_has_left_is_removed(build: Build, places: Places) -> None:
+    task_id = run(*build.words, "--detach").stdout.strip()
+    task = next(update.task for update in follow_task(places, task_id) if update.task.phase == "Waiting")
+    assert task.worker
+    task.worker.send_signal(signal.SIGKILL)
+    assert task.worker.wait_gone(30)
+    assert any(Path(path).exists() for path in task.made)
+    assert f"half-made by a task that was killed: {task.spec.title}" in run("image", "clean", "--dry-run").stdout
+    assert run("image", "clean").returncode == 0
+    assert not any(Path(path).exists() for path in task.made)
+    assert run("image", "clean").stderr == "nothing to remove\n"
+    assert "is gone" in run("tasks", "show", task_id).stdout
 
 
 @pytest.mark.parametrize("is_joined", [False, True], ids=["own", "joined"])

@@ -222,7 +222,7 @@ class LayeredBuild:
         self._log.hidden = frozenset()
         self._log.begin("Compressing")
         mksquashfs = find_companion(order.engine, "mksquashfs") or "mksquashfs"
-        flags = ("-noappend", "-no-progress", "-quiet", "-offset", str(measure_offset(texts)), *order.mksquashfs_args)
+        flags = ("-noappend", "-quiet", "-offset", str(measure_offset(texts)), *order.mksquashfs_args)
         program = (mksquashfs, str(path / "root"), str(order.target), *flags)
         error = yield build_step(
             self._room, layer.stack, path.name, program, order.env, title=f"pack {order.target.name}"
