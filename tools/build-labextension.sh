@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=$1
 built=jupyter_apptainer/labextension/package.json
-if [ -e "$built" ] && [ -z "$(find labextension -path labextension/node_modules -prune -o -path labextension/lib -prune -o -path labextension/.yarn -prune -o -type f -newer "$built" -print -quit)" ]; then
+if [ -e "$built" ] && [ -z "$(find labextension jupyter_apptainer/server/openapi.yaml -path labextension/node_modules -prune -o -path labextension/lib -prune -o -path labextension/.yarn -prune -o -type f -newer "$built" -print -quit)" ]; then
   exit 0
 fi
 

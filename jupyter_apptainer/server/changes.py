@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+from jupyter_core.utils import ensure_async
 from jupyter_server.auth.decorator import authorized
 from tornado import web
 
@@ -17,6 +18,7 @@ from ..images.choices import build_transfer_settings
 from ..images.login import log_in, log_out
 from ..instances.janitor import end_entry
 from ..instances.ledger import iter_entries
+from ..instances.model import LedgerEntry
 from ..kernels.adding import KernelRequest, probe_request, write_request
 from ..kernels.kernelspecs import check_name, iter_kernelspecs, remove_kernelspec
 from ..kernels.overlays import mark_image
@@ -74,7 +76,13 @@ class InstanceHandler(_ChangeHandler):
     @web.authenticated
     @authorized
     async def delete(self, name: str) -> None:
-        await self.in_thread(end_instance, self.places, name)
+        kernels: Any = self.kernel_manager
+        for entry in await self.in_thread(find_entries, self.places, name):
+            if entry.kernel_id in kernels:
+                # Ended from below, it would be taken for a crash and started anew.
+                await ensure_async(kernels.shutdown_kernel(entry.kernel_id))
+            else:
+                await self.in_thread(end_instance, self.places, entry)
         self.answer_nothing()
 
 
@@ -145,13 +153,18 @@ def add_kernel(desk: Desk, body: Mapping[str, Any]) -> dict[str, object]:
     return {"name": name, "folder": str(added.folder), "display_name": added.display_name}
 
 
-def end_instance(places: Places, name: str) -> None:
-    """End the instance of ours that has this name. Raises InstanceNotFound."""
-    entry = next((entry for entry in iter_entries(places) if name in (entry.name, entry.instance_name)), None)
-    if entry is None:
+def find_entries(places: Places, name: str) -> list[LedgerEntry]:
+    """Return what the ledger has of the instance of ours with this name: its kernels. Raises InstanceNotFound."""
+    entries = [entry for entry in iter_entries(places) if name in (entry.name, entry.instance_name)]
+    if not entries:
         raise InstanceNotFound(f"no instance of ours is named {name!r}")
+    return entries
+
+
+def end_instance(places: Places, entry: LedgerEntry) -> None:
+    """End what the ledger has."""
     if not end_entry(places, entry):
-        raise Refusal(500, f"{name} could not be ended")
+        raise Refusal(500, f"{entry.instance_name} could not be ended")
 
 
 def make_overlay(desk: Desk, body: Mapping[str, Any]) -> dict[str, Any]:

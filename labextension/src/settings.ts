@@ -3,21 +3,16 @@ import { PartialJSONObject } from '@lumino/coreutils';
 
 export const METADATA_KEY = 'apptainer';
 
-/** What the form shows: text as people type it. */
-export interface IFormValues {
-  image: string;
-  nv: '' | 'auto' | 'true' | 'false';
-  binds: string;
-  overlays: string;
-}
+/** What the form shows: text as people type it. `nv` is empty, "auto", "true" or "false". */
+export type FormValues = Record<'image' | 'nv' | 'binds' | 'overlays', string>;
 
 /** The form's values of what a notebook says. */
-export function readValues(metadata: unknown): IFormValues {
+export function readValues(metadata: unknown): FormValues {
   const found = isObject(metadata) ? metadata : {};
   const nv = String(found.nv ?? '');
   return {
     image: typeof found.image === 'string' ? found.image : '',
-    nv: nv === 'auto' || nv === 'true' || nv === 'false' ? nv : '',
+    nv: ['auto', 'true', 'false'].includes(nv) ? nv : '',
     binds: readLines(found.binds),
     overlays: readLines(found.overlays)
   };
@@ -31,17 +26,17 @@ export function readValues(metadata: unknown): IFormValues {
  */
 export function mergeValues(
   metadata: unknown,
-  values: IFormValues
+  values: Partial<FormValues>
 ): PartialJSONObject | undefined {
   const merged: PartialJSONObject = isObject(metadata) ? { ...metadata } : {};
-  setOrDelete(merged, 'image', values.image.trim());
+  setOrDelete(merged, 'image', values.image ?? '');
   setOrDelete(
     merged,
     'nv',
-    values.nv === 'auto' || values.nv === '' ? values.nv : values.nv === 'true'
+    values.nv === 'true' || values.nv === 'false' ? values.nv === 'true' : values.nv ?? ''
   );
-  setOrDelete(merged, 'binds', writeLines(values.binds));
-  setOrDelete(merged, 'overlays', writeLines(values.overlays));
+  setOrDelete(merged, 'binds', writeLines(values.binds ?? ''));
+  setOrDelete(merged, 'overlays', writeLines(values.overlays ?? ''));
   return Object.keys(merged).length ? merged : undefined;
 }
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.integration.server import TOKEN, Server
 
@@ -25,6 +25,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One browser for all; each page has a context, and so a memory, of its own."""
     program = shutil.which("chromium", path="/usr/bin:/usr/local/bin:" + os.environ["PATH"])
     assert program, "there is no chromium: tools/setup-machine.sh tests"
+    expect.set_options(timeout=TIMEOUT_MS)
     own = str(tmp_path_factory.mktemp("chromium"))
     with sync_playwright() as playwright:
         # Root's chromium has no sandbox; /dev/shm is small in many containers.

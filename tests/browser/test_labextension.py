@@ -129,9 +129,9 @@ def test_the_environment_form_changes_the_container_and_the_notebook(
         assert re.search("Read-only file system|Permission denied", run_cell(page))
         page.get_by_role("button", name="Environment").click()
         form = page.get_by_role("dialog")
-        expect(form.get_by_label("Image", exact=False)).to_be_focused()
+        expect(form.get_by_label("Image", exact=True)).to_be_focused()
         form.get_by_label("NVIDIA GPU").select_option("no")
-        form.get_by_label("Overlays").fill("tmpfs\n")
+        form.get_by_label("Overlays", exact=True).fill("tmpfs\n")
         for theme in ("JupyterLab Light", "JupyterLab Dark"):
             page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
             expect(page.locator(f"body[data-jp-theme-name='{theme}']")).to_be_attached()
@@ -172,7 +172,7 @@ def test_the_form_is_there_in_jupyter_notebook(
     ):
         before = wait_idle(page)
         page.get_by_role("button", name="Environment").click()
-        page.get_by_role("dialog").get_by_label("Overlays").fill("tmpfs")
+        page.get_by_role("dialog").get_by_label("Overlays", exact=True).fill("tmpfs")
         page.keyboard.press("Tab")
         page.get_by_role("button", name="Save and start anew").press("Enter")
         page.wait_for_function(

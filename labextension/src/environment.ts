@@ -2,16 +2,16 @@ import {
   JupyterFrontEnd,
   JupyterFrontEndPlugin
 } from '@jupyterlab/application';
-import { Dialog, ICommandPalette, showDialog } from '@jupyterlab/apputils';
+import { ICommandPalette } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import {
   ITranslator,
   nullTranslator,
   TranslationBundle
 } from '@jupyterlab/translation';
-import { ReactWidget } from '@jupyterlab/ui-components';
 
-import { IFormValues, mergeValues, METADATA_KEY, readValues } from './settings';
+import { ask } from './dialogs';
+import { mergeValues, METADATA_KEY, readValues } from './settings';
 
 const COMMAND = 'apptainer:choose-environment';
 const PROVISIONER = 'apptainer-provisioner';
@@ -78,20 +78,50 @@ async function changeEnvironment(
     return;
   }
   const before = model.getMetadata(METADATA_KEY);
-  const form = new EnvironmentForm(readValues(before), trans);
-  const answer = await showDialog({
-    title: trans.__('Environment of this notebook'),
-    body: form,
-    buttons: [
-      Dialog.cancelButton({ label: trans.__('Cancel') }),
-      Dialog.okButton({ label: trans.__('Save and start anew') })
+  const values = readValues(before);
+  const answers = await ask(
+    trans.__('Environment of this notebook'),
+    [
+      {
+        name: 'image',
+        label: trans.__('Image'),
+        value: values.image,
+        placeholder: trans.__('as in the kernel'),
+        help: trans.__('NAME.sif, NAME.sif@sha256:DIGEST, or a path')
+      },
+      {
+        name: 'nv',
+        label: trans.__('NVIDIA GPU'),
+        value: values.nv,
+        choices: [
+          ['', trans.__('as in the kernel')],
+          ['auto', trans.__('where this machine has one')],
+          ['true', trans.__('yes')],
+          ['false', trans.__('no')]
+        ]
+      },
+      {
+        name: 'binds',
+        label: trans.__('Folders to bind'),
+        value: values.binds,
+        help: trans.__('One per line: NAME, or SOURCE[:DESTINATION[:ro]]'),
+        kind: 'lines'
+      },
+      {
+        name: 'overlays',
+        label: trans.__('Overlays'),
+        value: values.overlays,
+        help: trans.__('One per line: FILE, FILE:ro, auto, or tmpfs'),
+        kind: 'lines'
+      }
     ],
-    focusNodeSelector: 'input'
-  });
-  if (!answer.button.accept || !answer.value) {
+    trans.__('Save and start anew'),
+    trans
+  );
+  if (!answers) {
     return;
   }
-  const after = mergeValues(before, answer.value);
+  const after = mergeValues(before, answers);
   if (after === undefined) {
     model.deleteMetadata(METADATA_KEY);
   } else {
@@ -103,84 +133,5 @@ async function changeEnvironment(
   if (name) {
     await panel.sessionContext.shutdown();
     await panel.sessionContext.changeKernel({ name });
-  }
-}
-
-class EnvironmentForm
-  extends ReactWidget
-  implements Dialog.IBodyWidget<IFormValues>
-{
-  constructor(
-    private _values: IFormValues,
-    private _trans: TranslationBundle
-  ) {
-    super();
-    this.addClass('jp-apptainer-form');
-  }
-
-  /** The dialog asks for this. */
-  getValue(): IFormValues {
-    return this._values;
-  }
-
-  protected override render(): JSX.Element {
-    const trans = this._trans;
-    return (
-      <>
-        <label>
-          {trans.__('Image')}
-          <input
-            className="jp-mod-styled"
-            defaultValue={this._values.image}
-            placeholder={trans.__('as in the kernel')}
-            onChange={event => this._set('image', event.target.value)}
-          />
-          <span className="jp-apptainer-help">
-            {trans.__('NAME.sif, NAME.sif@sha256:DIGEST, or a path')}
-          </span>
-        </label>
-        <label>
-          {trans.__('NVIDIA GPU')}
-          <select
-            className="jp-mod-styled"
-            defaultValue={this._values.nv}
-            onChange={event => this._set('nv', event.target.value as IFormValues['nv'])}
-          >
-            <option value="">{trans.__('as in the kernel')}</option>
-            <option value="auto">{trans.__('where this machine has one')}</option>
-            <option value="true">{trans.__('yes')}</option>
-            <option value="false">{trans.__('no')}</option>
-          </select>
-        </label>
-        <label>
-          {trans.__('Folders to bind')}
-          <textarea
-            className="jp-mod-styled"
-            rows={3}
-            defaultValue={this._values.binds}
-            onChange={event => this._set('binds', event.target.value)}
-          />
-          <span className="jp-apptainer-help">
-            {trans.__('One per line: NAME, or SOURCE[:DESTINATION[:ro]]')}
-          </span>
-        </label>
-        <label>
-          {trans.__('Overlays')}
-          <textarea
-            className="jp-mod-styled"
-            rows={2}
-            defaultValue={this._values.overlays}
-            onChange={event => this._set('overlays', event.target.value)}
-          />
-          <span className="jp-apptainer-help">
-            {trans.__('One per line: FILE, FILE:ro, auto, or tmpfs')}
-          </span>
-        </label>
-      </>
-    );
-  }
-
-  private _set<K extends keyof IFormValues>(key: K, value: IFormValues[K]): void {
-    this._values = { ...this._values, [key]: value };
   }
 }
