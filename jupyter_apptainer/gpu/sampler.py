@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
+from ..errors import PolicyError
 from .model import Device, GpuReport
 from .read import GpuReader
 
@@ -154,5 +155,16 @@ def find_sampler() -> Sampler:
     global _shared
     with _shared_lock:
         if _shared is None:
-            _shared = Sampler()
+            _shared = Sampler(_open_reader)
         return _shared
+
+
+def _open_reader() -> GpuReader:
+    """Name other users where the policy says so; one that cannot be understood says no."""
+    # At first use: settings are traitlets, and readings need none.
+    from ..policy import shows_other_users
+
+    try:
+        return GpuReader(show_others=shows_other_users())
+    except PolicyError:
+        return GpuReader()

@@ -66,6 +66,9 @@ def test_a_kernel_is_seen_changed_and_stopped(
     assert facts["notebook's folder"] == ["✓ the same inside"]
     assert any(text.startswith(f"{tmp_path} → {tmp_path} (read and write)") for text in facts["sees"])
 
+    assert facts["of its own"] == ["/tmp, /var/tmp"]
+    assert not [text for text in facts["sees"] if entry.directories[0] in text]
+
     bind = next(form for form in section.forms if form.label == "Bind a folder")
     words = bind.build({"source": str(data), "target": "/data", "ro": True}, entry.name)
     try:

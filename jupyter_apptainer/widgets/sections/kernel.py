@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ...errors import ApptainerError, SpecError
@@ -100,7 +100,17 @@ def _list_facts(context: PanelContext, entry: LedgerEntry, spec: ContainerSpec |
     if entry.kernel is None or not entry.kernel.is_alive():
         return facts
     binds = list_binds(entry.kernel.pid)
-    facts += [("sees", _describe_bind(bind)) for bind in binds]
+    own = (*entry.directories, *entry.instance_directories)
+    facts += [
+        ("sees", _describe_bind(bind))
+        for bind in binds
+        if not _is_below(bind.source, own) and not _is_below(bind.destination, own)
+    ]
+    # What is mounted below a folder of ours is how the kernel is reached, and nobody's files.
+    private = [
+        bind.destination for bind in binds if _is_below(bind.source, own) and not _is_below(bind.destination, own)
+    ]
+    facts += [("of its own", ", ".join(private))] if private else []
     folder = os.path.dirname(os.path.realpath(entry.label)) if os.path.isabs(entry.label) else ""
     if folder:
         is_seen = sees_folder(entry.kernel.pid, folder)
@@ -110,6 +120,10 @@ def _list_facts(context: PanelContext, entry: LedgerEntry, spec: ContainerSpec |
         if (wish.destination or wish.source) not in mounted:
             facts.append(("from the next start", f"{wish.source} → {wish.destination or wish.source}"))
     return facts
+
+
+def _is_below(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(folder + "/") for folder in folders)
 
 
 def _describe_bind(bind: Bind) -> str:
