@@ -15,19 +15,15 @@ from ..errors import ImageNotFound
 from ..images.build_record import BuildRecord, read_record
 from ..images.catalogue import (
     Image,
-    compare_definitions,
-    compare_images,
     find_image,
     list_images,
     load_image,
 )
 from ..images.cleaning import clean_engine_cache, clean_images
-from ..images.compare import PackageChange, compare_files, compare_packages
-from ..images.inventory import read_inventory
 from ..images.signing import sign_image, verify_image
 from ..kernels.usage import find_usage, map_kernels_to_images, remove_image
 from ..places import find_places
-from . import image_build, image_cache, image_freeze, image_lock, image_transfer
+from . import image_build, image_cache, image_diff, image_freeze, image_lock, image_transfer
 from .image_settings import find_engine_and_places, find_folders
 from .output import is_yes, print_json, print_note, print_table
 from .verbs import add_verb
@@ -48,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     image_build.add_build(commands)
     _add_reading_verbs(commands)
+    image_diff.add_diff(commands)
     _add_signing_verbs(commands)
     image_freeze.add_freeze(commands)
     image_lock.add_lock(commands)
@@ -89,23 +86,7 @@ def _add_reading_verbs(commands: Any) -> None:
     recipe.set_defaults(func=_recipe)
     for command in (inspect, recipe):
         command.add_argument("image", metavar="IMG", help=_IMAGE)
-    diff = add_verb(
-        commands,
-        "image",
-        "diff",
-        "in what two images differ: origin, labels, apps, definition; with --files also packages and each file",
-        "diff lab-2025.sif lab-2026.sif",
-        "diff --files lab-2025.sif lab-2026.sif",
-    )
-    diff.add_argument(
-        "--files",
-        action="store_true",
-        help="read both to their end and compare packages and files, still without a start",
-    )
-    diff.add_argument("first", metavar="A", help=_IMAGE)
-    diff.add_argument("second", metavar="B", help=_IMAGE)
-    diff.set_defaults(func=_diff)
-    for command in (listing, inspect, recipe, diff):
+    for command in (listing, inspect, recipe):
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -281,48 +262,6 @@ def _recipe(arguments: argparse.Namespace) -> int:
     else:
         print(definition.rstrip("\n"))
     return 0
-
-
-def _diff(arguments: argparse.Namespace) -> int:
-    places = find_places()
-    first, second = (load_image(places, find_image(places, name)) for name in (arguments.first, arguments.second))
-    differences, lines = compare_images(first, second), compare_definitions(first, second)
-    contents = _compare_contents(first.path, second.path) if arguments.files else {}
-    if arguments.json:
-        print_json({"differences": [asdict(each) for each in differences], "definition": lines, **contents})
-        return 0
-    print_table(("", "A", "B"), [(each.topic, _show(each.first), _show(each.second)) for each in differences])
-    if lines:
-        print("\n" + "\n".join(lines))
-    if contents:
-        _print_contents(contents["packages"], contents["files"])
-    return 0
-
-
-def _compare_contents(first: str, second: str) -> dict[str, Any]:
-    engine, _ = find_engine_and_places()
-    one, other = (read_inventory(engine, path) for path in (first, second))
-    changes = compare_packages(one.packages, other.packages)
-    return {"packages": [asdict(each) for each in changes], "files": asdict(compare_files(one, other))}
-
-
-def _print_contents(packages: list[dict[str, Any]], files: dict[str, Any]) -> None:
-    print(f"\npackages: {len(packages) or 'the same'}")
-    for line in image_lock.show_packages([PackageChange(**each) for each in packages]):
-        print(line)
-    count = sum(map(len, files.values()))
-    print(f"\nfiles: {count or 'the same'}")
-    for sign, name in (("-", "removed"), ("+", "added"), ("~", "changed")):
-        for line in image_lock.show_paths(sign, files[name]):
-            print(line)
-
-
-def _show(value: object) -> str:
-    if isinstance(value, list | tuple):
-        value = ", ".join(map(str, value))
-    text = "-" if value in (None, "") else str(value)
-    first, newline, _ = text.partition("\n")
-    return f"{first} …" if newline else first
 
 
 # --- signatures

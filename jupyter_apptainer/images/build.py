@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.command import Command
-from ..engine.environment import build_engine_environment
 from ..engine.layering import SCRIPTED
 from ..engine.locate import EngineInfo
 from ..engine.options import build_image_build
@@ -26,22 +25,21 @@ from ..places import Places, make_private_dir
 from ..tasks.report import Report
 from .build_log import BuildLog, OnProgress
 from .build_secrets import Secrets, SecretSource
-from .host_apt import find_apt_sources, write_apt_settings
-from .host_settings import MOUNT_POINT, build_variables, find_ca_bundle, load_host_settings, write_build_settings
+from .host_settings import find_ca_bundle
 from .ingredients import BaseDigests, make_record
 from .inventory import find_in_files
 from .layering.build import LayeredBuild, Order
 from .layering.keys import Unlayerable
 from .pack import Packing
 from .pinned import restore_folder, restore_text
-from .pins import write_pins
 from .preflight import check_debootstrap, check_space, check_target
 from .recipes.definition import parse_definition, resolve
 from .recipes.findings import Finding, sort_findings
 from .recipes.recipe import Recipe
-from .reproducible import build_epoch_variables, load_epoch
+from .reproducible import load_epoch
 from .sif_write import Text, append_text
 from .starter import remove_build_folder, scrub_sandbox
+from .surroundings import Surroundings
 
 # For mksquashfs. Blocks of 32 KiB spare memory in the program that mounts the image; lz4 unpacks fastest.
 COMPRESSIONS: Mapping[str, str] = {
@@ -297,41 +295,17 @@ class _Build:
         temporary.mkdir()
         settings_folder.mkdir()
         (self._scratch / "recipe.def").write_text(self._recipe.definition, encoding="utf-8")
-        environ = {name: value for name, value in self._environ.items() if name not in self._secrets.variables}
-        shown = (self._secrets.write(),) if self._secrets else ()
-        if shown:
-            (settings_folder / "secrets").mkdir()
-        added = {"APPTAINER_TMPDIR": str(temporary)}
-        fixed = build_epoch_variables(self._epoch) if self._epoch is not None else {}
-        if not self._options.has_host_settings:
-            fixed |= self._write_pins(settings_folder, {})
-            binds = (f"{settings_folder}:{MOUNT_POINT}",) if self._recipe.pins or shown else ()
-            return build_engine_environment(environ, fixed) | added, (*binds, *shown)
-        settings = load_host_settings(self._environ, self._options.ca_bundle)
-        self._secrets.hide_passwords([*settings.proxies.values(), *settings.pip.values()])
-        apt = self._write_apt_settings(settings_folder, has_certificates=bool(settings.ca_bundle))
-        fixed |= self._write_pins(settings_folder, apt)
-        variables = {name: _escape(value) for name, value in (build_variables(settings) | apt).items()} | fixed
-        env = build_engine_environment({**settings.proxies, **environ}, variables) | added
-        if settings.ca_bundle:
-            env["SSL_CERT_FILE"] = str(settings.ca_bundle)
-        return env, (*write_build_settings(settings, settings_folder, apt), *shown)
-
-    def _write_apt_settings(self, folder: Path, *, has_certificates: bool) -> dict[str, str]:
-        recipe = self._recipe
-        definition = resolve(parse_definition(recipe.definition), {**recipe.build_args, **recipe.secret_args})
-        sources = find_apt_sources(self._engine, definition, recipe.folder, build_engine_environment(self._environ))
-        return write_apt_settings(folder, MOUNT_POINT, sources, has_certificates=has_certificates) if sources else {}
-
-    def _write_pins(self, folder: Path, apt: Mapping[str, str]) -> dict[str, str]:
-        """Write the versions that a lock asks for. apt: the variables of a configuration of apt that is there already."""
-        if not self._recipe.pins:
-            return {}
-        found = write_pins(self._recipe.pins, folder / "pins", f"{MOUNT_POINT}/pins")
-        if apt and found.pop("APT_CONFIG", ""):
-            with (folder / "apt/apt.conf").open("a", encoding="utf-8") as stream:
-                stream.write((folder / "pins/apt.conf").read_text(encoding="utf-8"))
-        return found
+        surroundings = Surroundings(
+            self._engine,
+            self._recipe,
+            self._environ,
+            self._secrets,
+            self._epoch,
+            self._options.has_host_settings,
+            self._options.ca_bundle,
+        )
+        env, binds = surroundings.write(settings_folder)
+        return env | {"APPTAINER_TMPDIR": str(temporary)}, binds
 
     def _plan_layers(self, env: Mapping[str, str], binds: tuple[str, ...]) -> LayeredBuild | None:
         """Return the build in layers; None where it has to be built as a whole."""
@@ -452,8 +426,3 @@ def _is_without_scripts(command: Command[None]) -> bool:
 def _insert_flag(argv: tuple[str, ...], flag: str) -> tuple[str, ...]:
     at = argv.index("build") + 1
     return (*argv[:at], flag, *argv[at:])
-
-
-def _escape(value: str) -> str:
-    """Keep the engine, which reads these values through a shell, from evaluating them."""
-    return re.sub(r'([\\"$`])', r"\\\1", value)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_apptainer.images.packages import Package, find_packages, is_wanted
-from jupyter_apptainer.images.pins import build_constraints, build_preferences
+from jupyter_apptainer.images.pins import build_constraints, build_preferences, list_pins
 
 SITE = "opt/venv/lib/python3.11/site-packages"
 METADATA = "Metadata-Version: 2.1\nName: Widget_Lib\nVersion: 1.0+local\nLicense: Name: not this\n\nName: body\n"
@@ -126,4 +126,7 @@ def test_pins_leave_free_what_is_there_twice() -> None:
         Package("dpkg", "", "bash", "5.2"),
     ]
     assert build_constraints(packages) == "six==1.17\n"
+    conda = Package("conda", "/opt/env", "numpy", "1.26=py311_0", "https://host/c/numpy.conda", "cd34")
+    assert list_pins([conda])["conda"] == "@EXPLICIT\nhttps://host/c/numpy.conda\n"
+    assert list_pins(packages)["dpkg"] == "bash=5.2\n"
     assert build_preferences(packages) == "Package: bash\nPin: version 5.2\nPin-Priority: 999\n"
