@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.builds import build_rows
 from benchmarks.machine import describe_image
 from benchmarks.report import BEGIN, END, LENT, MEASURES, Target, write_readme
 from jupyter_apptainer.engine.locate import EngineInfo
@@ -66,3 +67,21 @@ def test_targets_compare_the_medians(target: Target, local: float, container: fl
 def test_the_image_is_described_by_its_compression(starter_image: Path, tmp_path: Path) -> None:
     assert describe_image(starter_image).endswith(" SIF")
     assert describe_image(tmp_path) == "sandbox"
+
+
+def test_builds_are_compared_by_their_medians() -> None:
+    samples = {
+        "plain": [100.0, 90.0, 500.0],
+        "first": [50.0],
+        "last": [16.0],
+        "middle": [30.0],
+        "changed first": [60.0],
+    }
+    rows = build_rows({**samples, "gzip start": [1.0], "start": [0.7]})
+    assert [row.render() for row in rows] == [
+        "| first build | 100.0 s | 50.0 s | 0.50 | ≤ 0.6 ✓ |",
+        "| last step changed | 100.0 s | 16.0 s | 0.16 | ≤ 0.15 ✗ |",
+        "| a middle step changed | 100.0 s | 30.0 s | 0.30 |  |",
+        "| first step changed | 100.0 s | 60.0 s | 0.60 |  |",
+        "| start of a kernel in the image | 1.0 s | 0.7 s | 0.70 | ≤ 0.7 ✓ |",
+    ]

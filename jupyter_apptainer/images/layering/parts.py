@@ -140,7 +140,15 @@ def parse_state(content: bytes, hidden: Sequence[str] = ()) -> State | None:
         for name, _, value in exported
         if _NAME.fullmatch(name) and not _OWN.fullmatch(name) and (name not in hidden or name in variables)
     }
-    return State(int(items[0]), items[1], items[2], items[3], variables, environment, items[4].removeprefix("left:"))
+    return State(
+        int(items[0]),
+        items[1].removeprefix("options:"),
+        items[2],
+        items[3],
+        variables,
+        environment,
+        items[4].removeprefix("left:"),
+    )
 
 
 def _build_part(lines: Sequence[Line], start: int, paths: tuple[str, ...] = ()) -> Part:
@@ -182,7 +190,7 @@ def _save(names: Sequence[str], functions: Sequence[str]) -> str:
         f'[ ! -s {STATE_FILE} ] || jpa_left="a trap"',
         '[ -z "$!" ] || ! kill -0 "$!" 2>/dev/null || jpa_left="a process in the background"',
         "{",
-        '    printf \'%s\\0\' "$jpa_status" "$jpa_options" "$(umask)" "$PWD" "left:$jpa_left"',
+        '    printf \'%s\\0\' "$jpa_status" "options:$jpa_options" "$(umask)" "$PWD" "left:$jpa_left"',
         *(f"    {line}" for line in values),
         "    printf '\\0'",
         "    cat /proc/self/environ",

@@ -117,7 +117,7 @@ def _begin(system: BaseSystem, files: Iterable[str], extras: Extras) -> StageDra
 def _finish(draft: StageDraft, system: BaseSystem, extras: Extras) -> str:
     if extras.script:
         draft.post += ["", f"# layer: {STAGING}/folder", "echo '== Running postBuild'", *extras.script]
-    draft.post += ["", "# layer", "cd /", f"rm -rf {STAGING} /root/.cache"]
+    draft.post += ["", "# layer", "echo '== Cleaning up'", "cd /", f"rm -rf {STAGING} /root/.cache"]
     if system.apt_source:
         # Where it came from is nobody's business elsewhere, and may not be reachable there.
         draft.post += [": >/etc/apt/sources.list", "rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*"]

@@ -1,0 +1,192 @@
+"""Builds of an image: the engine's own against ours, first and after a change of the last, a middle and the first step.
+
+`python -m benchmarks.builds` installs Python packages, fetched before, into the image of the starter kernel, a step for each. The
+engine's own build runs everything each time, so that it is measured once a round. Then a kernel is started in either image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jupyter_apptainer.engine.environment import build_engine_environment
+from jupyter_apptainer.engine.locate import EngineInfo, get_engine
+from jupyter_apptainer.engine.options import build_image_build
+from jupyter_apptainer.engine.runner import Runner
+from jupyter_apptainer.images.build import BuildOptions, build_image
+from jupyter_apptainer.images.recipes.recipe import load_definition
+from jupyter_apptainer.images.starter import remove_build_folder
+from jupyter_apptainer.places import find_places
+
+from .machine import count_cpus, describe_image, find_disturbances
+from .twin import read_image_versions
+from .ways import build_way, start
+
+PACKAGES = ("sympy", "pandas", "scipy", "networkx")
+_PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+_STARTS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """What ours takes, as a share of the engine's own way, and what it should take at most."""
+
+    title: str
+    plain_s: float
+    ours_s: float
+    limit: float | None
+
+    def render(self) -> str:
+        """Return a line of the table."""
+        ratio = self.ours_s / self.plain_s
+        target = "" if self.limit is None else f"≤ {self.limit:g} {'✓' if ratio <= self.limit else '✗'}"
+        return f"| {self.title} | {self.plain_s:.1f} s | {self.ours_s:.1f} s | {ratio:.2f} | {target} |"
+
+
+class Bench:
+    """One folder with a recipe, and the two ways to build it."""
+
+    def __init__(self, folder: Path, engine: EngineInfo, image: Path, packages: Sequence[str]) -> None:
+        self._folder = folder
+        self._engine = engine
+        self._image = image
+        self._packages = packages
+        self._places = find_places({**os.environ, "JUPYTER_APPTAINER_HOME": str(folder / "home")})
+
+    def write(self, changed: int | None = None, word: str = "") -> Path:
+        """Write the recipe; `word` is what makes a step another one."""
+        lines = ["Bootstrap: localimage", f"From: {self._image}", "%files", "    wheels /opt/wheels", "%post"]
+        for number, name in enumerate(self._packages):
+            note = f"  # {word}" if number == changed else ""
+            lines += [f"    python3 -m pip install -q --no-index --find-links /opt/wheels {name}{note}", "    # layer"]
+        path = self._folder / "recipe.def"
+        path.write_text("\n".join([*lines, "    true", ""]))
+        return path
+
+    def build_plain(self, target: Path) -> float:
+        """Build as people do, and return the seconds that it takes."""
+        temporary = self._folder / "tmp"
+        temporary.mkdir(exist_ok=True)
+        env = build_engine_environment(os.environ) | {"APPTAINER_TMPDIR": str(temporary)}
+        command = build_image_build(self._engine, str(target), str(self.write()), env, is_forced=True)
+        began = time.monotonic()
+        Runner().run(replace(command, cwd=str(self._folder)))
+        return time.monotonic() - began
+
+    def build_ours(self, target: Path, recipe: Path, *, is_first: bool = False) -> float:
+        """Build with layers, and return the seconds that it takes."""
+        began = time.monotonic()
+        options = BuildOptions(is_forced=True, uses_layers=not is_first)
+        build_image(self._engine, self._places, load_definition(recipe, folder=self._folder), target, options)
+        return time.monotonic() - began
+
+    def fetch(self, python: str) -> None:
+        """Fetch the packages for the image's Python."""
+        machine = os.uname().machine
+        platforms = [word for name in _PLATFORMS for word in ("--platform", f"{name}_{machine}")]
+        argv = [sys.executable, "-m", "pip", "download", "-q", "--only-binary", ":all:", "--python-version", python]
+        subprocess.run([*argv, *platforms, "-d", str(self._folder / "wheels"), *self._packages], check=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and print a table. Returns the exit status: 0 measured, 1 not measured."""
+    options = _parse_arguments(argv)
+    disturbances = find_disturbances()
+    for line in disturbances:
+        _say(line)
+    if disturbances and not options.force:
+        _say("this machine is not quiet; measure all the same with --force")
+        return 1
+    engine = get_engine(options.engine)
+    python = read_image_versions(engine, str(options.image), "python3").minor
+    folder = Path(tempfile.mkdtemp(prefix="jpa-builds-", dir="/var/tmp"))
+    try:
+        bench = Bench(folder, engine, options.image, PACKAGES)
+        bench.fetch(python)
+        samples = measure_builds(bench, folder, options.rounds)
+        samples |= asyncio.run(measure_starts(engine, folder))
+    finally:
+        remove_build_folder(folder)
+    print("| what | `apptainer build` | ours | ratio | target |\n|---|---|---|---|---|")
+    print("\n".join(row.render() for row in build_rows(samples)))
+    print(f"\nMedians of {options.rounds}, {count_cpus()} processors, base: {describe_image(options.image)}.")
+    if options.json:
+        options.json.write_text(json.dumps(samples, indent=1), encoding="utf-8")
+    return 0
+
+
+def measure_builds(bench: Bench, folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Return seconds by what is built."""
+    last = len(PACKAGES) - 1
+    found: dict[str, list[float]] = {name: [] for name in ("plain", "first", "last", "middle", "changed first")}
+    for number in range(rounds):
+        _say(f"round {number + 1} of {rounds}")
+        found["plain"].append(bench.build_plain(folder / "plain.sif"))
+        found["first"].append(bench.build_ours(folder / "ours.sif", bench.write(), is_first=True))
+        for name, changed in (("last", last), ("middle", last // 2), ("changed first", 0)):
+            recipe = bench.write(changed, f"{name} {number}")
+            found[name].append(bench.build_ours(folder / "changed.sif", recipe))
+    return found
+
+
+async def measure_starts(engine: EngineInfo, folder: Path) -> dict[str, list[float]]:
+    """Return seconds from the call to the first answer of a kernel, in either image. The first start warms the page cache."""
+    found: dict[str, list[float]] = {"gzip start": [], "start": []}
+    ways = {
+        name: build_way(folder, engine, name, {"image": str(folder / image)})
+        for name, image in (("gzip start", "plain.sif"), ("start", "ours.sif"))
+    }
+    for number in range(_STARTS + 1):
+        for name, way in ways.items():
+            began = time.monotonic()
+            kernel = await start(way)
+            if number:
+                found[name].append(time.monotonic() - began)
+            await kernel.end()
+    return found
+
+
+def build_rows(samples: Mapping[str, Sequence[float]]) -> list[Row]:
+    """Return the medians, ours beside the engine's own."""
+    median = {name: statistics.median(values) for name, values in samples.items()}
+    rows = [
+        Row(title, median["plain"], median[name], limit)
+        for name, title, limit in (
+            ("first", "first build", 0.6),
+            ("last", "last step changed", 0.15),
+            ("middle", "a middle step changed", None),
+            ("changed first", "first step changed", None),
+        )
+    ]
+    return [*rows, Row("start of a kernel in the image", median["gzip start"], median["start"], 0.7)]
+
+
+def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.builds", description=__doc__)
+    starter = find_places().images / "starter.sif"
+    parser.add_argument(
+        "--image", type=Path, default=starter, help="the base, with a Python; default: the starter image"
+    )
+    parser.add_argument("--engine", help="the apptainer program; default: the one that builds use")
+    parser.add_argument("-n", "--rounds", type=int, default=3, help="how often everything is built; default: 3")
+    parser.add_argument("--force", action="store_true", help="measure although the machine is busy")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every value that was measured")
+    return parser.parse_args(argv)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
