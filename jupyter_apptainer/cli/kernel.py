@@ -31,6 +31,7 @@ from ..kernels.spec import parse_container_spec, resolve_paths
 from ..places import find_places
 from .container_options import add_container_options, build_config
 from .kernel_discover import add_discover_parser
+from .kernel_restart import add_restart_verb
 from .kernel_sources import add_source_options, count_errors, load_source, print_remarks
 from .kernel_write import add_scope_options, merge_config, probe_spec, write_kernel
 from .output import GREEN, RED, YELLOW, is_yes, paint, print_json, print_note, print_table
@@ -119,6 +120,7 @@ def add_parser(subparsers: Any) -> None:
     for command in (listing, show, check, explain):
         command.add_argument("--json", action="store_true", help="print JSON")
 
+    add_restart_verb(commands)
     add_running_verbs(commands)
     remove = add_verb(
         commands,

@@ -367,6 +367,15 @@ class ContainerKernel:
 
     # --- end
 
+    @property
+    def token(self) -> str:
+        """What is unique in the names of this kernel's folders."""
+        return os.path.basename(self.plan.private_dir)
+
+    def is_ended(self) -> bool:
+        """Say whether its own instance is gone: then there is nothing to restart in."""
+        return self.instance is not None and not self.plan.is_shared and not self.instance.init.is_alive()
+
     async def stop(self) -> None:
         """End kernel and instance, and remove all that belongs to them. Stopping twice is no error."""
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.stop_now))

@@ -71,6 +71,7 @@ def prepare_launch(
     notebook: str | None = None,
     parameters: Mapping[str, object] | None = None,
     is_dry: bool = False,
+    token: str | None = None,
     on_progress: OnProgress = lambda _: None,
     progress: Progress = SILENT,
 ) -> Preparation:
@@ -78,6 +79,7 @@ def prepare_launch(
 
     base_dir: the kernel.json's folder. environ: the server's variables with those of the request. notebook: the file whose metadata
     has a say. parameters: fields that were chosen for this start. is_dry: for `explain`: nothing is started, not even to ask the image.
+    token: of an earlier start, whose sockets clients go on using.
     on_progress: told what takes long: an ipykernel that is fetched to lend it. progress: is told of the phases `image` and `overlay`.
 
     Raises SpecError and whatever forbids a start: EngineNotFound, ImageNotFound, OverlayBusy, ImageLacksPython, …
@@ -105,8 +107,7 @@ def prepare_launch(
             check_image_wish(spec, places)
             check_paths(spec)
             overlays, probe = _get_ready(engine, spec, places, settings, base_dir, environ, progress, on_progress)
-    token = secrets.token_hex(4)
-    names = build_names(places, kernel_id, token, find_shared_name(spec))
+    names = build_names(places, kernel_id, token or secrets.token_hex(4), find_shared_name(spec))
     context = LaunchContext(
         engine=engine,
         kernel_id=kernel_id,

@@ -83,12 +83,13 @@ class ApptainerProvisioner(KernelProvisionerBase):
         encryption = kwargs.pop("transport_encryption", None)
         notebook, chosen = kwargs.pop("notebook", None), kwargs.pop("parameters", None)
         kwargs = await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
+        token = await self._forget_ended()
         try:
             if self.kernel is None:
                 self._progress = Progress(Announcer(self.parent, self.kernel_id or "", self.log))
                 await self._attach()
             if self.kernel is None:
-                self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra, notebook, chosen)
+                self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra, notebook, chosen, token)
                 self._connect(self._preparation, encryption)
         except ApptainerError as error:
             raise self._for_dialog(error) from None
@@ -159,6 +160,15 @@ class ApptainerProvisioner(KernelProvisionerBase):
     def _note_autorestart(self) -> None:
         self._is_autorestart = True
 
+    async def _forget_ended(self) -> str | None:
+        """Where its instance is gone, the settings are read anew; returns what keeps the sockets where clients look for them."""
+        if self.kernel is None or not self.kernel.is_ended():
+            return None
+        self.log.warning("Instance %s is gone or broken: starting it anew", self.kernel.plan.instance_name)
+        token = self.kernel.token
+        await self.cleanup()
+        return token
+
     async def _attach(self) -> None:
         """Where a kernel with our id has outlived its server, take it over instead of starting one."""
         manager: Any = self.parent
@@ -181,7 +191,12 @@ class ApptainerProvisioner(KernelProvisionerBase):
         self.log.info("Kernel %s runs already, in %s", self.kernel_id, entry.instance_name)
 
     def _prepare(
-        self, kwargs: dict[str, Any], extra: list[str], notebook: str | None, chosen: dict[str, object] | None
+        self,
+        kwargs: dict[str, Any],
+        extra: list[str],
+        notebook: str | None,
+        chosen: dict[str, object] | None,
+        token: str | None,
     ) -> Preparation:
         for leftover in sweep(find_places()):
             self.log.warning("Ended %s: %s", leftover.entry.name, leftover.reason)
@@ -198,6 +213,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
             if notebook
             else find_notebook(kwargs["env"], os.environ, self._find_root()),
             parameters=None if chosen is None else check_parameters(chosen, self.kernel_spec.metadata),
+            token=token,
             on_progress=lambda text: self.log.info("Kernel %s: %s", self.kernel_id, text),
             progress=self._progress,
         )

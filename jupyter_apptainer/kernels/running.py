@@ -85,7 +85,7 @@ def stop_running(places: Places, pattern: str) -> list[tuple[LedgerEntry, bool]]
     A Jupyter server that has one is asked to shut it down, so that it does not start it anew.
     Raises InstanceNotFound where none matches.
     """
-    found = [entry for entry in iter_entries(places) if _matches(entry, pattern)]
+    found = find_entries(places, pattern)
     if not found:
         raise InstanceNotFound(f"no kernel matches {pattern!r}", hint="`jupyter apptainer kernel ps` shows them")
     return [(entry, _stop(places, entry)) for entry in found]
@@ -95,6 +95,11 @@ def _stop(places: Places, entry: LedgerEntry) -> bool:
     if shut_down_by_server(entry) and load_entry(places, entry.name) is None:
         return True
     return end_entry(places, entry)
+
+
+def find_entries(places: Places, pattern: str) -> list[LedgerEntry]:
+    """Return the kernels that are meant: by the beginning of the id, or by id, instance or notebook with * and ?."""
+    return [entry for entry in iter_entries(places) if _matches(entry, pattern)]
 
 
 def _matches(entry: LedgerEntry, pattern: str) -> bool:

@@ -44,9 +44,11 @@ def settle_spec(
     places: Places,
     kernelspec_env: Mapping[str, str] | None = None,
     notebook: str | None = None,
+    notebook_settings: Mapping[str, object] | None = None,
     parameters: Mapping[str, object] | None = None,
 ) -> Settled:
-    """Merge and judge. config: of the kernel.json in `base_dir`. notebook: path of the notebook that the kernel is for.
+    """Merge and judge. config: of the kernel.json in `base_dir`. notebook: path of the notebook that the kernel is for;
+    notebook_settings: what its metadata will be, by default what the file has.
     parameters: fields that were chosen for this start, which kernel.json permits (`check_parameters`).
 
     Raises SpecError for what is wrong, PolicyError for what is not allowed.
@@ -58,7 +60,8 @@ def settle_spec(
     warnings: list[str] = []
     find_signers = _make_find_signers(settings)
     if notebook:
-        layer = _load_notebook(notebook, spec, settings, environ, places, find_signers, warnings)
+        metadata = load_settings(notebook) if notebook_settings is None else notebook_settings
+        layer = _build_notebook_layer(notebook, metadata, spec, settings, environ, places, find_signers, warnings)
         layers += [layer] if layer else []
     layers += _build_layer("parameters", parameters or {}, spec, base_dir, environ, "the start's parameters")
     layers += _build_layer("server", settings.force, spec, os.sep, environ, "ApptainerConfig.force")
@@ -100,8 +103,9 @@ def check_policies(
         )
 
 
-def _load_notebook(
+def _build_notebook_layer(
     path: str,
+    metadata: Mapping[str, object],
     spec: ContainerSpec,
     settings: ApptainerConfig,
     environ: Mapping[str, str],
@@ -109,7 +113,6 @@ def _load_notebook(
     find_signers: FindSigners,
     warnings: list[str],
 ) -> Layer | None:
-    metadata = load_settings(path)
     if not metadata:
         return None
     policy = load_notebook_policy(settings.config)

@@ -18,7 +18,8 @@ from .model import Answer, OnText, Request
 from .own_words import find_own_command, list_own_words, run_own
 from .status import describe_host
 
-_TERMINAL_WORDS = {"bind", "restart"}
+# They are about the container that a kernel runs in.
+_CONTAINER_WORDS = frozenset({"bind", "restart"})
 
 
 class Host:
@@ -53,8 +54,8 @@ class Host:
             return self._run_engine(replace(request, words=("instance", "list", *words[1:])), on_text)
         if words[0] == "build" and request.body is not None:
             return build_from_cell(words[1:], request, on_text, os.environ)
-        if words[0] in _TERMINAL_WORDS:
-            raise _explain_host_kernel(words[0])
+        if words[0] in _CONTAINER_WORDS:
+            return run_own(build_restart(request), request, on_text, os.environ)
         own = find_own_command(words) if words[0] not in self._list_engine_words() else None
         if own is not None:
             return run_own(own, request, on_text, os.environ)
@@ -116,6 +117,19 @@ class Host:
             f"there is no command {words[0]!r}",
             hint=suggest(words[0], [*known, *own]) or "`%apptainer help` lists them",
         )
+
+
+def build_restart(request: Request) -> tuple[str, ...]:
+    """Return the command of ours for `restart …`, or for `bind SRC[:DEST]…`, which counts from the next start."""
+    word, *rest = request.words
+    if not request.kernel:
+        raise _explain_host_kernel(word)
+    if word == "restart":
+        return ("kernel", "restart", request.kernel, *rest)
+    if not rest:
+        raise SpecError("`bind` lacks SRC[:DEST]", hint="`%apptainer` alone shows what is bound")
+    binds = [part for bind in rest for part in ("--bind", bind)]
+    return ("kernel", "restart", request.kernel, "--later", *binds)
 
 
 def _explain_host_kernel(word: str) -> SpecError:

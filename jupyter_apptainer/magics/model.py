@@ -19,12 +19,14 @@ class Request:
     """One command line.
 
     words: what stands behind `apptainer`, with variables replaced and quotes taken away. body: the cell's, or a password that a
-    person gave; goes to standard input, but for `build`, where it is the recipe. cwd: where relative paths start.
+    person gave; goes to standard input, but for `build`, where it is the recipe. cwd: where relative paths start. kernel: id of the
+    container kernel that asks, through its bridge; empty for a kernel on the host.
     """
 
     words: tuple[str, ...]
     body: str | None = None
     cwd: str = "."
+    kernel: str = ""
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,36 @@ def test_a_notebook_that_was_not_saved_has_the_kernels_own_settings(desk: Desk) 
     assert status == 201, session
 
 
+def test_a_running_kernel_gets_other_settings_that_its_notebook_keeps(desk: Desk) -> None:
+    path = desk.write("change.ipynb", {"env": {"OMP_NUM_THREADS": "3"}}, "starter")
+    status, session = desk.open("change.ipynb", "starter")
+    assert status == 201, session
+    kernel_id = session["kernel"]["id"]
+    look = "import os; print(os.environ['OMP_NUM_THREADS'], os.path.exists('/data/set'), globals().get('kept'))"
+    with Channels(desk.server, kernel_id) as channels:
+        assert channels.run(f"kept = 1; {look}") == ("ok", "3 False 1\n")
+        before = path.read_text()
+        refused = run_cli("kernel", "restart", kernel_id, "--bind", "/etc:/root")
+        assert refused.returncode == 1
+        assert "NotebookPolicy" in refused.stderr
+        assert path.read_text() == before
+        assert channels.run("kept") == ("ok", "")
+
+        done = run_cli("kernel", "restart", kernel_id, "--bind", "data", "--env", "OMP_NUM_THREADS=4")
+        assert done.returncode == 0, done.stderr
+        channels.wait_state("restarting")
+        assert channels.run(look) == ("ok", "4 True None\n")
+    assert json.loads(path.read_text())["metadata"]["apptainer"] == {
+        "binds": ["data"],
+        "env": {"OMP_NUM_THREADS": "4"},
+    }
+    assert json.loads(path.read_text())["metadata"]["kernelspec"] == {"name": "starter"}
+
+    later = run_cli("kernel", "restart", "change.ipynb", "--unset", "binds", "--unset", "env", "--later")
+    assert later.returncode == 0, later.stderr
+    assert "apptainer" not in json.loads(path.read_text())["metadata"]
+
+
 @pytest.mark.parametrize(("metadata", "field"), HOSTILE.values(), ids=HOSTILE)
 def test_a_strangers_notebook_is_refused_in_the_dialog(desk: Desk, metadata: dict[str, Any], field: str) -> None:
     desk.write("hostile.ipynb", metadata)

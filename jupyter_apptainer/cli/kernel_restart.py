@@ -1,0 +1,77 @@
+"""`jupyter apptainer kernel restart`: a running kernel anew, with other settings that its notebook keeps."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict
+from typing import Any
+
+from ..config import ApptainerConfig, load_config
+from ..kernels.change import change_kernel
+from ..kernels.describe import hide_secrets
+from ..kernels.fields import FIELDS
+from ..places import find_places
+from .container_options import add_container_options, build_config
+from .output import print_json, print_note
+from .verbs import add_verb
+
+
+def add_restart_verb(commands: Any) -> None:
+    """Add the verb to `kernel`."""
+    parser = add_verb(
+        commands,
+        "kernel",
+        "restart",
+        "start a running kernel in a new container, with other settings that its notebook keeps; its variables are lost",
+        "restart 1f3c9a02 --image torch.sif --nv true",
+        "restart analysis.ipynb --bind data --later",
+        "restart analysis.ipynb --unset binds",
+    )
+    parser.add_argument("kernel", metavar="KERNEL", help="beginning of its id, or its notebook or instance")
+    parser.add_argument("--image", metavar="IMAGE", help="another image, among those that your notebooks may choose")
+    add_container_options(parser)
+    parser.add_argument(
+        "--unset",
+        action="append",
+        default=[],
+        choices=[*FIELDS],
+        metavar="FIELD",
+        help="forget a setting of the notebook",
+    )
+    parser.add_argument(
+        "--later", action="store_true", help="change the notebook only; the next start has the settings"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(func=_restart)
+
+
+def _restart(arguments: argparse.Namespace) -> int:
+    change = change_kernel(
+        find_places(),
+        arguments.kernel,
+        _keep_names(build_config(arguments), arguments),
+        ApptainerConfig(config=load_config()),
+        os.environ,
+        unset=tuple(arguments.unset),
+        is_later=arguments.later,
+    )
+    if arguments.json:
+        print_json({**asdict(change), "metadata": hide_secrets(change.metadata)})
+        return 0
+    if change.notebook:
+        print(change.notebook)
+        print_note("its file has changed: reload it (File > Reload from Disk) before you save it")
+    if change.is_ended:
+        print_note(f"kernel {change.kernel_id[:8]} was ended; its server starts it anew within seconds")
+    return 0
+
+
+def _keep_names(config: dict[str, object], arguments: argparse.Namespace) -> dict[str, object]:
+    """What stands in a notebook is looked up by its reader: an image by its name, a bind by the name that the reader gave it."""
+    if arguments.image and os.sep not in arguments.image and not os.path.exists(arguments.image):
+        config["image"] = arguments.image
+    if arguments.bind:
+        binds = zip(arguments.bind, config["binds"], strict=True)  # type: ignore[call-overload]  # a list, from the same words
+        config["binds"] = [given if not os.path.exists(given.partition(":")[0]) else path for given, path in binds]
+    return config
