@@ -58,8 +58,7 @@ def _keep(begun: str, found: Sequence[Completion]) -> list[Completion]:
 
 
 def _list_first_words(context: Context) -> list[Completion]:
-    own = {**list_own_words(), "status": "what this kernel runs in", "ps": "instances, and what runs in them"}
-    words = own | dict(context.manual.get_page().commands)
+    words = list_own_words() | dict(context.manual.get_page().commands)
     return [Completion(name, words[name]) for name in sorted(words)]
 
 

@@ -6,6 +6,7 @@ import getpass
 import os
 import re
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -64,7 +65,7 @@ class ApptainerMagics(Magics):
           --no-raise-error         go on where it fails
           --quiet                  show nothing
 
-        Words of ours: (none) or status, images, ps, kernel …, image …, overlay …, doctor, gc; `%apptainer help` lists all.
+        Words of ours: (none) or status, panel, images, ps, kernel …, image …, overlay …, doctor, gc; `%apptainer help` lists all.
         $name and {expression} are Python's, $NAME the environment's; inside of single quotes nothing is replaced. There is no shell:
         use !apptainer for pipes.
 
@@ -86,6 +87,9 @@ class ApptainerMagics(Magics):
         options, words = take_options(split_words(line, os.environ))
         if words == (panel.WORD,) and cell is None:
             return panel.open_panel()
+        if words == ("panel",) and cell is None:
+            # By name: it is another door, which this one only opens.
+            return import_module(__package__.rpartition(".")[0]).panel()
         request = self._build_request(words, cell)
         if options.is_background:
             return self._start(options, request)

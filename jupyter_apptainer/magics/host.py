@@ -112,10 +112,9 @@ class Host:
         known = context.manual.get_page().commands
         if words[0].startswith("-") or words[0] in known:
             return
-        own = [*list_own_words(), "status", "ps", "help"]
         raise SpecError(
             f"there is no command {words[0]!r}",
-            hint=suggest(words[0], [*known, *own]) or "`%apptainer help` lists them",
+            hint=suggest(words[0], [*known, *list_own_words()]) or "`%apptainer help` lists them",
         )
 
 

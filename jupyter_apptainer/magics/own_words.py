@@ -20,6 +20,15 @@ from .relay import OwnRelay
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "images": ("image", "list"),
     "kernels": ("kernel", "ps"),
+    "freeze": ("image", "freeze"),
+    "lock": ("image", "lock"),
+}
+# Those that are no command line of ours.
+WORDS: Mapping[str, str] = {
+    "help": "all words, or the page of one",
+    "panel": "images, kernels, instances and more, to look at and to click",
+    "ps": "instances, and what runs in them",
+    "status": "what this kernel runs in, and the engine",
 }
 # Commands that answer a list or an object, and the columns of a table of it.
 _TABLES: Mapping[tuple[str, ...], tuple[tuple[str, str], ...]] = {
