@@ -29,7 +29,9 @@ COMMANDS: Mapping[str, CommandRow] = {
     "quickstart": CommandRow("quickstart", "engine, starter image and kernel in one step"),
     "doctor": CommandRow("doctor", "check what this machine can do, and say how to fix what it cannot"),
     "engine": CommandRow("engine", "install | info: get an engine, show which one is used"),
-    "kernel": CommandRow("kernel", "add | discover | list | show | check | explain | edit | ps | restart | stop | remove"),
+    "kernel": CommandRow(
+        "kernel", "add | discover | list | show | check | explain | edit | ps | restart | stop | remove"
+    ),
     "image": CommandRow(
         "image", "build | pull | push | list | inspect | recipe | diff | freeze | lock | verify | sign | remove | clean"
     ),

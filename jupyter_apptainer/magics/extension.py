@@ -6,7 +6,6 @@ import getpass
 import os
 import re
 from collections.abc import Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -87,9 +86,6 @@ class ApptainerMagics(Magics):
         options, words = take_options(split_words(line, os.environ))
         if words == (panel.WORD,) and cell is None:
             return panel.open_panel()
-        if words == ("panel",) and cell is None:
-            # By name: it is another door, which this one only opens.
-            return import_module(__package__.rpartition(".")[0]).panel()
         request = self._build_request(words, cell)
         if options.is_background:
             return self._start(options, request)

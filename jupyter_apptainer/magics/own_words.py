@@ -26,7 +26,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 # Those that are no command line of ours.
 WORDS: Mapping[str, str] = {
     "help": "all words, or the page of one",
-    "panel": "images, kernels, instances and more, to look at and to click",
+    panel.WORD: panel.HELP,
     "ps": "instances, and what runs in them",
     "status": "what this kernel runs in, and the engine",
 }
@@ -75,7 +75,7 @@ def find_own_command(words: Sequence[str]) -> tuple[str, ...] | None:
 def list_own_words() -> dict[str, str]:
     """Return the words of ours, and what they do."""
     aliases = {word: f"the same as {' '.join(line)}" for word, line in ALIASES.items() if line[0] in COMMANDS}
-    return {name: row.help for name, row in COMMANDS.items()} | aliases | {panel.WORD: panel.HELP}
+    return {name: row.help for name, row in COMMANDS.items()} | aliases | WORDS
 
 
 def run_own(words: tuple[str, ...], request: Request, on_text: OnText, environ: Mapping[str, str]) -> Answer:

@@ -105,10 +105,6 @@ def test_status_and_help(session: Session) -> None:
     assert "jupyter apptainer kernel add" in session.run("%apptainer help kernel add").out
 
 
-def test_the_panel_is_the_packages_own(session: Session) -> None:
-    assert "IMAGES" in repr(session.get("%apptainer panel")).upper()
-
-
 def test_a_background_command_is_waited_for_and_stopped(session: Session) -> None:
     session.get("%apptainer --bg --proc job --out o exec $image sh -c 'echo done'")
     job = session.variables["job"]
