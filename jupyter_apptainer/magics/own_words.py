@@ -24,7 +24,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "lock": ("image", "lock"),
 }
 # Those that are no command line of ours.
-WORDS: Mapping[str, str] = {
+WORDS: dict[str, str] = {
     "help": "all words, or the page of one",
     panel.WORD: panel.HELP,
     "ps": "instances, and what runs in them",
