@@ -73,6 +73,7 @@ class LedgerEntry:
     persist: whether the kernel outlives its owner, or for how many seconds. orphaned_at: when its owner was found gone. keeper:
     the owner's, see `keeper`. shared: name of the instance where several kernels share it, each with an entry of its own; wish:
     the fields of the configuration that it was started with, as JSON; instance_directories: folders that go with the last of them.
+    phases: seconds that each phase of the newest start took, in their order.
     """
 
     name: str
@@ -96,6 +97,7 @@ class LedgerEntry:
     shared: str = ""
     wish: Mapping[str, str] = field(default_factory=dict)
     instance_directories: tuple[str, ...] = ()
+    phases: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def instance_name(self) -> str:
@@ -127,6 +129,7 @@ class LedgerEntry:
             "shared": self.shared,
             "wish": dict(self.wish),
             "instance_directories": list(self.instance_directories),
+            "phases": dict(self.phases),
         }
 
     @classmethod
@@ -154,6 +157,8 @@ class LedgerEntry:
             shared=str(record["shared"]),
             wish={str(name): str(value) for name, value in dict(record["wish"]).items()},
             instance_directories=_read_words(record["instance_directories"]),
+            # Not in the entries of kernels that were started before an update.
+            phases={str(name): float(seconds) for name, seconds in dict(record.get("phases") or {}).items()},
         )
 
 

@@ -104,6 +104,7 @@ class ContainerKernel:
         await self._ensure_instance(timeout_s)
         with self.progress.phase("connect"):
             await self._start_kernel(connection, timeout_s)
+        self._record(phases=dict(self.progress.seconds))
 
     async def _start_kernel(self, connection: Mapping[str, Any], timeout_s: float) -> None:
         self._open_bridge()

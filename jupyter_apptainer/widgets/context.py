@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..config import ApptainerConfig, load_config
 from ..engine.locate import find_engine
@@ -18,12 +18,15 @@ IN_CONTAINER = (
 
 @dataclass(frozen=True)
 class PanelContext:
-    """obstacle: why nothing can be started from here; empty where it can."""
+    """obstacle: why nothing can be started from here; empty where it can. cpu_seen: of each instance at the last look, when that was and
+    the processor time so far, both in seconds.
+    """
 
     places: Places
     environ: Mapping[str, str]
     settings: ApptainerConfig
     obstacle: str
+    cpu_seen: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def find_context(environ: Mapping[str, str] | None = None) -> PanelContext:

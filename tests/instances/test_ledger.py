@@ -57,6 +57,7 @@ FULL = replace(
     shared="jpa-shared-lab-1",
     wish={"image": '"/i.sif"'},
     instance_directories=("/run/s1", "/var/tmp/s1"),
+    phases={"image": 0.1, "connect": 0.5},
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from jupyter_apptainer.widgets.sections.instances import load_instances
 from jupyter_apptainer.widgets.sections.kernel import load_kernel
 from tests.cli.conftest import StartServer, start_server  # noqa: F401  # a fixture
 from tests.integration.conftest import TIMEOUT_S
+
+# Slow, and the same for all.
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture
@@ -66,6 +70,7 @@ def test_a_kernel_is_seen_changed_and_stopped(
     assert facts["notebook's folder"] == ["✓ the same inside"]
     assert any(text.startswith(f"{tmp_path} → {tmp_path} (read and write)") for text in facts["sees"])
 
+    assert re.fullmatch(r"image \d+\.\d\d s, instance .* s, connect .* s", facts["start"][0])
     assert facts["of its own"] == ["/tmp, /var/tmp"]
     assert not [text for text in facts["sees"] if entry.directories[0] in text]
 
@@ -82,7 +87,9 @@ def test_a_kernel_is_seen_changed_and_stopped(
     finally:
         run(commands, ("kernel", "edit", starter_kernel, "--unset", "binds"))
 
+    load_instances(context)
     (row,) = load_instances(context).rows
+    assert " %, " in row.cells[5]
     assert (row.label, row.cells[1]) == ("work.ipynb", "running")
     log, stop = row.actions
     assert run(commands, log.words).is_ok

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sysconfig
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -261,4 +263,16 @@ def test_a_server_that_ends_takes_its_kernels_along(
         end(server)
         assert server.wait() == 0, "".join(server.log)
     assert not any(instance and instance.init.is_alive() for instance in instances)
+    assert list_entries(places) == []
+
+
+def test_a_kernel_that_the_command_line_stops_is_not_started_anew(
+    server: Server, kernel_id: str, places: Places
+) -> None:
+    program = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
+    done = subprocess.run([program, "kernel", "stop", kernel_id], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"ended {kernel_id}")
+    # The server has forgotten it by then: there is nothing that it could start again.
+    assert server.ask("GET", f"api/kernels/{kernel_id}")[0] == 404
     assert list_entries(places) == []

@@ -26,6 +26,9 @@ from jupyter_apptainer.widgets.pictures import draw_bar
 from jupyter_apptainer.widgets.sections.gpu import build_gpu_section
 from tests.gpu.world import GIB, World, make_card
 
+# Slow, and the same for all.
+pytestmark = pytest.mark.root
+
 
 def load(name: str, context: PanelContext) -> Section:
     return load_section(name, context, Sampler())

@@ -13,6 +13,9 @@ import pytest
 from jupyter_apptainer.widgets.context import PanelContext
 from jupyter_apptainer.widgets.view import PanelView
 
+# Slow, and the same for all.
+pytestmark = pytest.mark.root
+
 DEADLINE_S = 60
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import datetime
 
 from ...instances.ledger import iter_entries
@@ -20,13 +21,13 @@ def load_instances(context: PanelContext) -> Section:
         name="instances",
         title="Instances",
         caption="Containers of your kernels on this host",
-        headings=("Notebook", "State", "Since", "Processes", "Memory", "CPU time", "Image", "Instance"),
-        rows=tuple(_build_row(entry) for entry in entries),
+        headings=("Notebook", "State", "Since", "Processes", "Memory", "CPU", "Image", "Instance"),
+        rows=tuple(_build_row(context, entry) for entry in entries),
         empty="No kernel runs in a container.",
     )
 
 
-def _build_row(entry: LedgerEntry) -> Row:
+def _build_row(context: PanelContext, entry: LedgerEntry) -> Row:
     instance = entry.instance
     is_running = instance is not None and instance.init.is_alive()
     stats = read_stats(instance) if instance is not None and is_running else None
@@ -40,7 +41,7 @@ def _build_row(entry: LedgerEntry) -> Row:
             datetime.fromtimestamp(entry.started_at).strftime("%Y-%m-%d %H:%M"),
             str(stats.processes) if stats else "-",
             format_bytes(stats.memory_bytes) if stats else "-",
-            f"{stats.cpu_s:.1f} s" if stats else "-",
+            _describe_cpu(context, entry.name, stats.cpu_s) if stats else "-",
             os.path.basename(entry.image),
             entry.instance_name,
         ),
@@ -54,3 +55,12 @@ def _build_row(entry: LedgerEntry) -> Row:
         ),
         facts=(("notebook", entry.label), ("image", entry.image), ("overlays", ", ".join(entry.overlays) or "-")),
     )
+
+
+def _describe_cpu(context: PanelContext, name: str, cpu_s: float) -> str:
+    """Say how much of a processor it has used since the last look; the first look has nothing to compare with."""
+    now = time.monotonic()
+    seen_at, before_s = context.cpu_seen.get(name, (now, cpu_s))
+    context.cpu_seen[name] = (now, cpu_s)
+    total = f"{cpu_s:.1f} s in all"
+    return f"{100 * (cpu_s - before_s) / (now - seen_at):.0f} %, {total}" if now > seen_at else total

@@ -95,6 +95,7 @@ def _list_facts(context: PanelContext, entry: LedgerEntry, spec: ContainerSpec |
         ("notebook", entry.label),
         ("image", entry.image),
         ("digest", (record.digest if record else "") or "not pulled by name"),
+        ("start", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in entry.phases.items()) or "not over yet"),
         *(("overlay", _describe_overlay(path)) for path in entry.overlays),
     ]
     if entry.kernel is None or not entry.kernel.is_alive():
