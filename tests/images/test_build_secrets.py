@@ -63,6 +63,7 @@ def test_secret_is_read_and_stays_nowhere(
     assert any("it is …" in log for log in logs)
 
 
+@pytest.mark.user
 @pytest.mark.parametrize(
     ("script", "where"),
     [
@@ -150,6 +151,7 @@ def test_mount_without_counterpart_is_left_out(value: str) -> None:
     assert parse_secret_mount(value) is None
 
 
+@pytest.mark.user
 def test_passwords_of_host_settings_stay_nowhere(
     engine: EngineInfo,
     small_image: Path,

@@ -93,6 +93,7 @@ def test_image_is_made_again_from_its_lock(folder: Path, build: Callable[..., Pa
     assert "built from another inputs" in other.stderr
 
 
+@pytest.mark.user
 def test_lock_says_in_what_an_image_differs(folder: Path, build: Callable[..., Path], image_command: Run) -> None:
     image_command("lock", build("one.sif"), "-o", "one.lock.json")
     newer = build("two.sif", version="2")
@@ -111,6 +112,7 @@ def test_lock_says_in_what_an_image_differs(folder: Path, build: Callable[..., P
     assert "~ /var/lib/dpkg/status" in image_command("diff", "--files", "one.sif", "two.sif").stdout
 
 
+@pytest.mark.user
 def test_notebook_keeps_the_lock_and_asks_for_the_image(
     folder: Path, build: Callable[..., Path], image_command: Run
 ) -> None:
