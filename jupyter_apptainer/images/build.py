@@ -25,6 +25,7 @@ from ..places import Places, make_private_dir
 from ..tasks.report import Report
 from .build_log import BuildLog, OnProgress
 from .build_secrets import Secrets, SecretSource
+from .host_apt import AptRoom
 from .host_settings import find_ca_bundle
 from .ingredients import BaseDigests, make_record
 from .inventory import find_in_files
@@ -236,12 +237,14 @@ class _Build:
         self._report = report
         self.log = BuildLog(places.cache / "builds", self._target.stem, on_progress, report, self._secrets.redact)
         self._layered: LayeredBuild | None = None
+        self._apt_room = AptRoom(self._scratch / "apt", places.cache)
 
     def clean_up(self) -> None:
         """Remove all that is not the finished image or the log."""
         self.log.close()
         self._fresh.unlink(missing_ok=True)
         self._secrets.remove()
+        self._apt_room.keep()
         remove_build_folder(self._scratch)
         if self._layered:
             self._layered.release(self._options.layers_bytes)
@@ -303,6 +306,7 @@ class _Build:
             self._epoch,
             self._options.has_host_settings,
             self._options.ca_bundle,
+            self._apt_room,
         )
         env, binds = surroundings.write(settings_folder)
         return env | {"APPTAINER_TMPDIR": str(temporary)}, binds
@@ -321,7 +325,8 @@ class _Build:
             env=env,
             binds=binds,
             mksquashfs_args=tuple(COMPRESSIONS[self._options.compression].split()),
-            uses_layers=self._options.uses_layers,
+            # A step that has fetched apt's lists is no use without them.
+            uses_layers=self._options.uses_layers and not self._apt_room.lacks_lists,
             no_https=is_plain_http(self._recipe, self._options.no_https),
         )
         build = LayeredBuild(order, self._bases, self._places, self.log)

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..engine.environment import build_engine_environment
 from ..engine.locate import EngineInfo
 from .build_secrets import Secrets
-from .host_apt import find_apt_sources, write_apt_settings
+from .host_apt import AptRoom, find_apt_sources, write_apt_settings
 from .host_settings import MOUNT_POINT, build_variables, load_host_settings, write_build_settings
 from .pins import write_pins
 from .recipes.definition import parse_definition, resolve
@@ -32,6 +32,7 @@ class Surroundings:
     epoch: int | None
     has_host_settings: bool
     ca_bundle: Path | None
+    apt_room: AptRoom
 
     def write(self, folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
         """Write the files to an empty folder; return the engine's variables and the binds for the build."""
@@ -46,19 +47,24 @@ class Surroundings:
             return build_engine_environment(environ, fixed), (*binds, *shown)
         settings = load_host_settings(self.environ, self.ca_bundle)
         self.secrets.hide_passwords([*settings.proxies.values(), *settings.pip.values()])
-        apt = self._write_apt_settings(folder, has_certificates=bool(settings.ca_bundle))
+        apt, rooms = self._write_apt_settings(folder, has_certificates=bool(settings.ca_bundle))
         fixed |= self._write_pins(folder, apt)
         variables = {name: _escape(value) for name, value in (build_variables(settings) | apt).items()} | fixed
         env = build_engine_environment({**settings.proxies, **environ}, variables)
         if settings.ca_bundle:
             env["SSL_CERT_FILE"] = str(settings.ca_bundle)
-        return env, (*write_build_settings(settings, folder, apt), *shown)
+        return env, (*write_build_settings(settings, folder, apt), *rooms, *shown)
 
-    def _write_apt_settings(self, folder: Path, *, has_certificates: bool) -> dict[str, str]:
+    def _write_apt_settings(self, folder: Path, *, has_certificates: bool) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return the variables for apt, and the bind for what it writes."""
         recipe = self.recipe
         definition = resolve(parse_definition(recipe.definition), {**recipe.build_args, **recipe.secret_args})
         sources = find_apt_sources(self.engine, definition, recipe.folder, build_engine_environment(self.environ))
-        return write_apt_settings(folder, MOUNT_POINT, sources, has_certificates=has_certificates) if sources else {}
+        if not sources:
+            return {}, ()
+        apt, inside = write_apt_settings(folder, MOUNT_POINT, sources, has_certificates=has_certificates)
+        self.apt_room.open(sources)
+        return apt, (f"{self.apt_room.folder}:{inside}",)
 
     def _write_pins(self, folder: Path, apt: Mapping[str, str]) -> dict[str, str]:
         """Write the versions that a lock asks for. apt: the variables of a configuration of apt that is there already."""
@@ -66,7 +72,7 @@ class Surroundings:
             return {}
         found = write_pins(self.recipe.pins, folder / "pins", f"{MOUNT_POINT}/pins")
         if apt and found.pop("APT_CONFIG", ""):
-            with (folder / "apt/apt.conf").open("a", encoding="utf-8") as stream:
+            with (folder / "apt.conf").open("a", encoding="utf-8") as stream:
                 stream.write((folder / "pins/apt.conf").read_text(encoding="utf-8"))
         return found
 

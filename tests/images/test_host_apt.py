@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from jupyter_apptainer.engine.apt import Mirror, find_mirror, load_os_release, parse_archives
-from jupyter_apptainer.images.host_apt import build_apt_sources, write_apt_settings
+from jupyter_apptainer.engine.locate import EngineInfo
+from jupyter_apptainer.images.build import BuildOptions, build_image
+from jupyter_apptainer.images.host_apt import AptRoom, build_apt_sources, write_apt_settings
+from jupyter_apptainer.images.recipes.sources import load_recipe
+from jupyter_apptainer.places import Places
 
 _MIRROR = Mirror("http://mirror.example/debian", "bookworm", "debian")
 
@@ -45,15 +49,57 @@ def test_archives_are_read_from_what_apt_says() -> None:
 
 @pytest.mark.parametrize("has_certificates", [True, False], ids=["certificates", "none"])
 def test_apt_reads_lists_and_keeps_caches_in_the_mount_alone(has_certificates: bool, tmp_path: Path) -> None:
-    variables = write_apt_settings(tmp_path, str(tmp_path), "deb http://a b c\n", has_certificates=has_certificates)
+    variables, inside = write_apt_settings(
+        tmp_path, str(tmp_path), "deb http://a b c\n", has_certificates=has_certificates
+    )
     dump = subprocess.run(
         ["apt-config", "dump"], env={**os.environ, **variables}, capture_output=True, text=True, check=True
     ).stdout
     for line in (
-        f'Dir::Etc::sourcelist "{tmp_path}/apt/sources.list";',
-        f'Dir::State::lists "{tmp_path}/apt/lists";',
-        f'Dir::Cache "{tmp_path}/apt/cache";',
+        f'Dir::Etc::sourcelist "{tmp_path}/sources.list";',
+        f'Dir::State::lists "{inside}/lists";',
+        f'Dir::Cache "{inside}/cache";',
         'Dpkg::Options:: "--force-unsafe-io";',
     ):
         assert line.lower() in dump.lower()
     assert (f'Acquire::https::CAInfo "{tmp_path}/ca.crt";' in dump) == has_certificates
+
+
+def test_lists_are_kept_for_the_next_build_whole_or_not_at_all(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    for number in ("1", "2", "3"):
+        room = AptRoom(tmp_path / number, tmp_path / "cache")
+        room.open("deb http://a b c\n")
+        place = room.folder / "lists"
+        seen = {path.name: path.read_text() for path in place.iterdir() if path.is_file()}
+        assert seen == ({} if number == "1" else {"a_InRelease": "1", "a_Packages": "1"})
+        assert room.lacks_lists == (number == "1")
+        (place / "lock").touch()
+        if number == "1":
+            for name in ("a_InRelease", "a_Packages"):
+                (place / name).write_text(number)
+        else:
+            # Interrupted while it fetched: what was there before stays.
+            (place / "a_InRelease").unlink()
+        room.keep()
+    assert len(list((tmp_path / "cache/apt").iterdir())) == 1
+
+
+@pytest.mark.user
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_lists_are_there_when_the_step_that_fetched_them_is_not_run_again(
+    engine: EngineInfo, starter_image: Path, places: Places, tmp_path: Path
+) -> None:
+    dockerfile = tmp_path / "Dockerfile"
+    told: list[str] = []
+    for package in ("hello", "tree"):
+        told.clear()
+        dockerfile.write_text(
+            f"FROM debian:12\nRUN apt-get update\nRUN apt-get install -y {package} && {package} --version\n"
+        )
+        recipe = load_recipe("dockerfile", dockerfile, base=str(starter_image))
+        options = BuildOptions(has_host_settings=True, is_forced=True)
+        build_image(engine, places, recipe, tmp_path / "a.sif", options, on_progress=told.append)
+    assert "RUN apt-get update" not in told
+    assert any("install -y tree" in line for line in told)
