@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import posixpath
 
-from ..config import load_config
 from ..errors import PolicyError
 from ..policy import find_user, load_policies
 from ..rules import match_path
@@ -68,7 +67,7 @@ def may_tell(path: str, setup: BridgeSetup) -> bool:
 
 def _may_be_bound(real: str, home: str, user: str) -> bool:
     try:
-        policies = load_policies(load_config())
+        policies = load_policies()
     except PolicyError:
         return False
     return all(

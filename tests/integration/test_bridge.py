@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from jupyter_client.manager import KernelManager
 
+from benchmarks.bridge import main
 from jupyter_apptainer.engine.locate import EngineInfo
 from jupyter_apptainer.kernels.kernelspecs import add_kernelspec, remove_kernelspec
 from jupyter_apptainer.kernels.spec import parse_container_spec
@@ -306,6 +307,13 @@ def test_off_is_no_socket_at_all(start_kernel: StartKernel) -> None:
     assert kernel.value("__import__('os').environ.get('JUPYTER_APPTAINER_SOCK')") is None
     assert kernel.run("%load_ext jupyter_apptainer").ename == "ModuleNotFoundError"
     assert not list(Path(kernel.provisioner.kernel.plan.private_dir).glob("bridge*"))  # type: ignore[union-attr]  # it runs
+
+
+@pytest.mark.root  # the same for every user
+def test_the_benchmark_measures(starter_image: Path, places: Places, tmp_path: Path) -> None:
+    """No duration is looked at."""
+    assert main(["--image", str(starter_image), "--rounds", "1", "--json", str(tmp_path / "figures")]) == 0
+    assert set(json.loads((tmp_path / "figures").read_text())) == {"bridge"}
 
 
 # --- the owner

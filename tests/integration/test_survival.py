@@ -176,6 +176,12 @@ def test_a_persistent_kernel_outlives_a_server_that_ends_by_itself(
     assert [again["id"] for again in second.ask("GET", "api/sessions")[1]] == [session["id"]]
     with Channels(second, session["kernel"]["id"]) as channels:
         assert channels.run("print(x)") == ("ok", "41\n")
+        # Its bridge leads to the new server.
+        channels.run("%load_ext jupyter_apptainer")
+        assert channels.run("print(type(get_ipython().run_line_magic('apptainer', 'status')).__name__)") == (
+            "ok",
+            "Status\n",
+        )
 
 
 @pytest.mark.parametrize("persist", [False, "1s"], ids=["not", "for-a-second"])

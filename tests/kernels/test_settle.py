@@ -348,3 +348,38 @@ def test_shipped_schemas_are_those_that_are_built(name: str) -> None:
 def test_schema_for_notebooks(metadata: object, is_right: bool) -> None:
     validator = jsonschema.Draft202012Validator(schemas.build_notebook_schema())
     assert validator.is_valid(metadata) == is_right
+
+
+# --- the bridge
+
+
+@pytest.mark.parametrize(
+    ("config", "metadata", "settings", "expected"),
+    [
+        pytest.param({}, None, {}, "read", id="default"),
+        pytest.param({}, None, {"ApptainerConfig": {"bridge": "full"}}, "full", id="of-the-account"),
+        pytest.param({"bridge": "off"}, None, {"ApptainerConfig": {"bridge": "full"}}, "off", id="of-the-kernel"),
+        pytest.param({}, None, {"ApptainerPolicy": {"bridge": "off"}}, "off", id="lowered-by-a-policy"),
+        pytest.param(
+            {}, None, {"ApptainerConfig": {"bridge": "full"}, "ApptainerPolicy": {"bridge": "read"}}, "read", id="both"
+        ),
+        pytest.param({"bridge": "full"}, {"bridge": "read"}, {}, "read", id="lowered-by-a-notebook"),
+        pytest.param({}, None, {"ApptainerConfig": {"force": {"bridge": "off"}}}, "off", id="forced"),
+        pytest.param({"bridge": "full"}, None, {"ApptainerPolicy": {"bridge": "read"}}, None, id="too-much"),
+        pytest.param({}, {"bridge": "full"}, {}, None, id="raised-by-a-notebook"),
+        pytest.param(
+            {}, {"bridge": "read"}, {"ApptainerConfig": {"bridge": "off"}}, None, id="raised-above-the-account"
+        ),
+        pytest.param(
+            {}, {"bridge": "read"}, {"ApptainerPolicy": {"bridge": "off"}}, None, id="raised-above-the-policy"
+        ),
+    ],
+)
+def test_how_far_a_kernel_may_ask_the_host(
+    desk: Desk, config: dict[str, Any], metadata: object, settings: dict[str, Any], expected: str | None
+) -> None:
+    if expected is None:
+        with pytest.raises(PolicyError, match="bridge: "):
+            desk.settle(metadata, config, **settings)
+    else:
+        assert desk.settle(metadata, config, **settings).spec.bridge == expected
