@@ -22,8 +22,9 @@ from .model import SOCKET, BridgeSetup
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 _BACKLOG = 64
+_PATIENCE_S = 1.0
 # A worker ends its commands by the stop ladder before it ends itself.
-_PATIENCE_S = 45.0
+_LADDER_S = 60.0
 
 
 class BridgeListener(threading.Thread):
@@ -52,11 +53,11 @@ class BridgeListener(threading.Thread):
             self._bell.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """The same, and wait for it; usually nothing is being served."""
+        """The same, and wait for it a little. What takes longer to stop is stopped all the same, by the worker."""
         self.dismiss()
-        self.join(_PATIENCE_S)
         with suppress(OSError):
             os.unlink(self._path)
+        self.join(_PATIENCE_S)
 
     def run(self) -> None:
         """The thread."""
@@ -113,7 +114,7 @@ class BridgeListener(threading.Thread):
 
     def _end(self, worker: subprocess.Popen[bytes]) -> None:
         try:
-            returncode = worker.wait(_PATIENCE_S)
+            returncode = worker.wait(_LADDER_S)
         except subprocess.TimeoutExpired:
             worker.kill()
             returncode = worker.wait()
