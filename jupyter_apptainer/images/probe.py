@@ -10,7 +10,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,10 @@ PROBE_TIMEOUT_S = 120.0
 # Where a container sees the packages that are lent to it: beside the engine's own /.singularity.d.
 LENT_DIR = "/.jupyter-apptainer/ipykernel"
 
-_FORMAT = 4
+_FORMAT = 5
+_BUNDLE = "modules"
+# Of some 11 MB each. An image whose bundle is gone is asked again.
+_MAX_BUNDLES = 20
 _MARKER = "jupyter-apptainer-probe:"
 _SCRIPT = Path(__file__).with_name("probe_script.py")
 _MISSING = re.compile(r"executable file not found in \$PATH|stat \S+: no such file or directory")
@@ -57,7 +63,8 @@ class ImageProbe:
     abi, libc, machine: which compiled packages would fit, as in "cp311", "glibc2.36", "x86_64"; abi is None for other
     Pythons than CPython. packages: what is installed, asked for only where there is no ipykernel. lent: the folder of
     the host with the ipykernel that is lent to this image; None where it has its own, or none. is_start_free: an
-    instance of the image runs nothing of its own when it starts, so that something of ours can take that place.
+    instance of the image runs nothing of its own when it starts, so that something of ours can take that place. bundle: a file of
+    the host with the code of what a start imports.
     """
 
     program: str
@@ -76,6 +83,7 @@ class ImageProbe:
     lent: str | None = None
     start_files: tuple[str, ...] = ()
     is_start_free: bool = False
+    bundle: str | None = None
     duration_s: float = 0.0
 
     @property
@@ -135,8 +143,11 @@ def probe_image(
         known = _load(engine, identity, command, places, options)
         if known:
             return known
-    probe, folders = _run(engine, image, command, environ, options, (LENT_DIR,) if lent else ())
-    probe = replace(probe, lent=lent)
+    bundle = _bundle_path(places, _key(engine, identity, command, options))
+    with _make_bundle_folder(bundle) as folder:
+        arguments = (LENT_DIR,) if lent else ()
+        probe, folders = _run(engine, image, command, environ, options, arguments, folder)
+        probe = replace(probe, lent=lent, bundle=_keep_bundle(folder, bundle))
     _save(engine, identity, command, places, options, probe, folders)
     return probe
 
@@ -190,8 +201,12 @@ def _run(
     environ: Mapping[str, str],
     options: ContainerOptions,
     arguments: Sequence[str],
+    bundle_folder: str | None,
 ) -> tuple[ImageProbe, list[str]]:
     variables = {"PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    if bundle_folder and not any(bind.destination.startswith("/tmp") for bind in options.binds):
+        variables["JPA_BUNDLE"] = f"/tmp/{_BUNDLE}"
+        options = replace(options, binds=(*options.binds, Bind(bundle_folder, "/tmp")))
     env = build_engine_environment(environ, variables)
     options = replace(options, overlays=tuple(overlay.removesuffix(":ro") + ":ro" for overlay in options.overlays))
 
@@ -278,6 +293,8 @@ def _load(
         if record["key"] != key or record["folders"] != _stat_folders(identity, record["folders"]):
             return None
         probe = {field.name: record["probe"][field.name] for field in fields(ImageProbe)}
+        if probe["bundle"] and not os.path.isfile(probe["bundle"]):
+            return None
         return ImageProbe(**{**probe, "start_files": tuple(probe["start_files"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -310,6 +327,41 @@ def _key(engine: EngineInfo, identity: ImageIdentity, command: Sequence[str], op
 
 def _path(places: Places, key: str) -> Path:
     return places.probes / f"image-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def _bundle_path(places: Places, key: str) -> Path:
+    return _path(places, key).with_suffix(".modules")
+
+
+@contextmanager
+def _make_bundle_folder(bundle: Path) -> Iterator[str | None]:
+    """Give a folder into which the image's Python may write what it has loaded; None where there is no place for one."""
+    try:
+        make_private_dir(bundle.parent)
+        folder = tempfile.mkdtemp(prefix="bundle-", dir=bundle.parent)
+    except OSError:
+        yield None
+        return
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_bundle(folder: str | None, bundle: Path) -> str | None:
+    """Move it to where it stays."""
+    source = Path(folder or os.devnull, _BUNDLE)
+    if not source.is_file() or source.is_symlink():
+        return None
+    try:
+        source.chmod(0o600)
+        source.replace(bundle)
+        by_age = sorted(bundle.parent.glob("image-*.modules"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in by_age[_MAX_BUNDLES:]:
+            path.unlink()
+    except OSError:
+        return None
+    return str(bundle)
 
 
 def _stat_folders(identity: ImageIdentity, folders: Sequence[str] | Mapping[str, int]) -> dict[str, int]:

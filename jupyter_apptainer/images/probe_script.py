@@ -118,6 +118,33 @@ def list_packages():
     return found
 
 
+def write_bundle(target, path):
+    # The code of all modules that are loaded now, in one file: 8 bytes for the length of the head, head, codes.
+    import importlib.util
+    import marshal
+    from importlib.machinery import SourceFileLoader
+
+    entries, codes, offset = {}, [], 0
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if spec is None or spec.name != name or type(spec.loader) is not SourceFileLoader:
+            continue
+        try:
+            status = os.stat(spec.origin)
+            code = marshal.dumps(spec.loader.get_code(name))
+        except (OSError, ImportError, ValueError, SyntaxError):
+            continue
+        folders = None if spec.submodule_search_locations is None else list(spec.submodule_search_locations)
+        entries[name] = (spec.origin, spec.cached, folders, status.st_size, status.st_mtime, offset, len(code))
+        codes.append(code)
+        offset += len(code)
+    head = marshal.dumps((importlib.util.MAGIC_NUMBER, path, entries))
+    with open(target, "wb") as stream:
+        stream.write(len(head).to_bytes(8, "little") + head)
+        for code in codes:
+            stream.write(code)
+
+
 def is_start_free():
     # The engine writes a script of comments where an image's definition has none.
     try:
@@ -131,6 +158,7 @@ def is_start_free():
 def probe():
     if "" in sys.path:
         sys.path.remove("")
+    path = list(sys.path)
     # `python -c` leaves "-c" in front.
     sys.path.extend(sys.argv[1:])
     mapped = list_mapped()
@@ -139,6 +167,8 @@ def probe():
     if has_ipykernel and problem is None:
         for name in START_MODULES:
             try_import(name)
+        if os.environ.get("JPA_BUNDLE") and sys.version_info >= (3, 8):
+            write_bundle(os.environ["JPA_BUNDLE"], path)
     return {
         "python": sys.executable,
         "python_version": "%d.%d.%d" % sys.version_info[:3],  # noqa: UP031

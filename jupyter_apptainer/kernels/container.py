@@ -235,7 +235,12 @@ class ContainerKernel:
             raise
         self.instance, self._starter_program = started.instance, started.process
         self._entry = replace(entry, instance=started.instance)
-        read_ahead(self.instance.init, self._start_files)
+        read_ahead(self.instance.init, self._list_start_files())
+
+    def _list_start_files(self) -> Sequence[str]:
+        """Return what the kernel will read of its image: no code where that comes in a bundle."""
+        has_bundle = self.plan.fork_server is not None and self.plan.fork_server.bundle is not None
+        return [name for name in self._start_files if not (has_bundle and name.endswith((".py", ".pyc")))]
 
     def _begin_entry(self) -> LedgerEntry:
         """Make this kernel's entry, and have it looked after should we be killed."""

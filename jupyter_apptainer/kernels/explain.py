@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..engine.command import REDACTED, redact_argv
-from .forking import SERVER, START_SCRIPT
+from .forking import BUNDLE, BUNDLE_READER, SERVER, START_SCRIPT
 from .layers import Setting
 from .plan import SHIM, LaunchPlan, PlannedFile
 
@@ -76,7 +76,9 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
         if script.parent == Path(plan.private_dir) and (_HERE / script.name).is_file():
             yield f"cp {shlex.quote(str(_HERE / script.name))} {shlex.quote(word)}  # makes the kernel lead a session"
     if plan.fork_server:
-        for name in (SHIM, SERVER, START_SCRIPT):
+        if plan.fork_server.bundle:
+            yield f"touch {shlex.quote(f'{plan.fork_server.folder}/{BUNDLE}')}  # where the code of what it imports is mounted"
+        for name in (SHIM, SERVER, START_SCRIPT, BUNDLE_READER):
             target = shlex.quote(f"{plan.fork_server.folder}/{name}")
             yield f"install -m 700 {shlex.quote(str(_HERE / name))} {target}  # for the process that kernels are forked from"
     yield ""

@@ -6,8 +6,8 @@ Python 3.8 and newer, standard library only. `forked.py` is the other side.
 
     python fork_server.py SOCKET SETTINGS [OPTION OF THE SHIM]... -m ipykernel_launcher -f FILE
 
-SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null}. names: the variables that the request must agree with, where
-kernels with other variables share the container.
+SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null, "bundle": FILE or null, "is_layered": …}. names: the variables
+that the request must agree with, where kernels with other variables share the container. bundle: see `module_bundle`.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ BACKLOG = 64
 REQUEST_BYTES = 1 << 20
 
 
-def load_shim() -> types.ModuleType:
-    """Load the shim that lies beside this file, under the name that it has in every kernel."""
-    name = "_jupyter_apptainer_shim"
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim.py")
+def load(file: str) -> types.ModuleType:
+    """Load a file that lies beside this one, under a name that no notebook has."""
+    name = "_jupyter_apptainer_" + file
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), file + ".py")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -60,13 +60,35 @@ def load_shim() -> types.ModuleType:
 # --- importing
 
 
+def import_start(bundle: str | None, is_layered: bool) -> None:
+    """Import what a kernel needs. bundle: a file with the code of it. is_layered: what is in the image may be hidden or changed."""
+    finder = open_bundle(bundle, is_layered) if bundle else None
+    if finder is not None:
+        sys.meta_path.insert(0, finder)
+    for name in START_MODULES:
+        try_import(name)
+    if finder is not None:
+        sys.meta_path.remove(finder)
+
+
+def open_bundle(path: str, is_layered: bool) -> Any:
+    """Return what finds modules in the bundle; None where it does not fit."""
+    try:
+        bundle = load("module_bundle").Bundle(path)
+    except (OSError, ValueError, EOFError, TypeError):
+        return None
+    if not bundle.is_fit():
+        return None
+    if is_layered:
+        bundle.drop_changed()
+    return bundle
+
+
 def preload(names: list[str], left_out: dict[str, str]) -> str | None:
-    """Import what a kernel needs, then the modules `names`; returns the one that must not be loaded before a fork.
+    """Import the modules `names`; returns the one that must not be loaded before a fork.
 
     left_out: is told why a module was not loaded.
     """
-    for name in START_MODULES:
-        try_import(name)
     had_backend = "MPLBACKEND" in os.environ
     os.environ.setdefault("MPLBACKEND", BACKEND)
     try:
@@ -173,6 +195,7 @@ class Server:
         self.wake = wake
         signal.signal(signal.SIGCHLD, lambda signum, frame: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        import_start(settings["bundle"], settings["is_layered"])
         unfit = preload(settings["preload"], self.left_out)
         if unfit:
             self.begin_anew()
@@ -383,7 +406,7 @@ def main() -> None:
     path, settings, words = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]
     sys.path.pop(0)
     sys.modules["_jupyter_apptainer_fork_server"] = sys.modules["__main__"]
-    shim = load_shim()
+    shim = load("shim")
     sys.argv[:] = [shim.__file__ or "", *words]
     shim.install_finders()
     options = words[: len(words) - len(sys.argv) + 1]

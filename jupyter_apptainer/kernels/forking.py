@@ -15,9 +15,11 @@ from ..images.probe import ImageProbe
 from .spec import ContainerSpec, find_shared_name
 
 SERVER = "fork_server.py"
+BUNDLE_READER = "module_bundle.py"
 START_SCRIPT = "start.sh"
 SOCKET = "fork"
 LOG = "fork.log"
+BUNDLE = "modules"
 # What the engine runs as the main process of an instance.
 _PLACE = "/.singularity.d/startscript"
 _LAUNCHER = ("-m", "ipykernel_launcher")
@@ -26,13 +28,14 @@ _LAUNCHER = ("-m", "ipykernel_launcher")
 @dataclass(frozen=True)
 class ForkPlan:
     """command: the instance's main process. socket: where it takes requests. options, argv: words of the kernel's own command, for the
-    shim and behind them. log: what the server prints."""
+    shim and behind them. log: what the server prints. bundle: the host's file with the code of what it imports, or None."""
 
     command: tuple[str, ...]
     socket: str
     options: tuple[str, ...]
     argv: tuple[str, ...]
     log: str
+    bundle: str | None
 
     @property
     def folder(self) -> str:
@@ -41,11 +44,18 @@ class ForkPlan:
 
 
 def plan_fork_server(
-    spec: ContainerSpec, command: Sequence[str], shim: str, folder: str, names: Sequence[str]
+    spec: ContainerSpec,
+    command: Sequence[str],
+    shim: str,
+    folder: str,
+    names: Sequence[str],
+    bundle: str | None,
+    is_layered: bool,
 ) -> ForkPlan | None:
     """Return the plan, or None where the kernel is not an ipykernel that the shim runs.
 
-    command: the kernel's, with the shim in it. folder: that the instance binds. names: the kernel's variables.
+    bundle: the file of the image's probe. command: the kernel's, with the shim in it. folder: that the instance binds. names: the kernel's variables. is_layered: other
+    files than those of the image may be seen in their place.
     """
     if shim not in command:
         return None
@@ -54,7 +64,12 @@ def plan_fork_server(
     if start is None:
         return None
     socket, log = posixpath.join(folder, SOCKET), posixpath.join(folder, LOG)
-    settings = {"preload": spec.preload, "names": sorted(names) if find_shared_name(spec) else None}
+    settings = {
+        "preload": spec.preload,
+        "names": sorted(names) if find_shared_name(spec) else None,
+        "bundle": posixpath.join(folder, BUNDLE) if bundle else None,
+        "is_layered": is_layered,
+    }
     words = (*command[:at], posixpath.join(folder, SERVER), socket, json.dumps(settings), *command[at + 1 :])
     return ForkPlan(
         command=(log, *words),
@@ -62,13 +77,18 @@ def plan_fork_server(
         options=tuple(command[at + 1 : start]),
         argv=tuple(command[start:]),
         log=log,
+        bundle=bundle,
     )
 
 
-def build_start_bind(plan: ForkPlan) -> Bind:
-    """Return the bind that puts the server in the main process's place."""
+def build_start_binds(plan: ForkPlan) -> tuple[Bind, ...]:
+    """Return the binds that put the server in the main process's place, and show it the bundle."""
     script = posixpath.join(plan.folder, START_SCRIPT)
-    return Bind(script, _PLACE, "ro", why="starts the fork server, from which the kernels come")
+    binds = [Bind(script, _PLACE, "ro", why="starts the fork server, from which the kernels come")]
+    if plan.bundle:
+        inside = posixpath.join(plan.folder, BUNDLE)
+        binds.append(Bind(plan.bundle, inside, "ro", why="the code of what the fork server imports, in one file"))
+    return tuple(binds)
 
 
 def has_tight_limits(spec: ContainerSpec) -> bool:

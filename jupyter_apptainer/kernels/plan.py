@@ -21,7 +21,7 @@ from ..engine.options import Bind, ContainerOptions, build_exec, build_instance_
 from ..errors import SpecError
 from ..images.probe import LENT_DIR, count_interpreter_words, is_python_command
 from .environment import EnvEntry, plan_environment
-from .forking import ForkPlan, build_start_bind, plan_fork_server
+from .forking import ForkPlan, build_start_binds, plan_fork_server
 from .gpu import GpuPlan, plan_gpu
 from .resources import NO_LIMITS, UNKNOWN_HOST, Host, ResourcePlan, plan_resources
 from .spec import Bridge, ContainerSpec, OverlayWish, build_wish, find_shared_name
@@ -106,7 +106,8 @@ class LaunchContext:
     top of kernel.json. nvidia: what was found of a GPU. host: what limits can build on. extra_arguments: appended to the kernel's command.
     private_dir, scratch_dir: will be made for this kernel; instance_dir, entry_name: where kernels share an instance, the folder above private_dir, and the
     name of this one in the ledger. lent: a folder with an ipykernel for an image that has none.
-    fork_obstacle: why kernels cannot be forked; empty where they can.
+    fork_obstacle: why kernels cannot be forked; empty where they can. bundle: the code of what a start imports. is_sandbox: the image is a
+    folder, and may change.
     fakeroot: the writable overlay needs it. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
 
@@ -127,6 +128,8 @@ class LaunchContext:
     host: Host = UNKNOWN_HOST
     fakeroot: bool = False
     fork_obstacle: str = "nobody has looked whether they can be"
+    bundle: str | None = None
+    is_sandbox: bool = False
     extra_arguments: tuple[str, ...] = ()
     entry_name: str = ""
     instance_dir: str = ""
@@ -192,7 +195,7 @@ def build_start(
     """`instance start`, with the fork server where there is one."""
     if fork_server is None:
         return build_instance_start(engine, image, name, options, env)
-    options = replace(options, binds=(*options.binds, build_start_bind(fork_server)))
+    options = replace(options, binds=(*options.binds, *build_start_binds(fork_server)))
     return build_instance_start(engine, image, name, options, env, fork_server.command)
 
 
@@ -203,7 +206,8 @@ def _plan_fork_server(
         return None
     shim = posixpath.join(context.private_dir, SHIM)
     folder = context.instance_dir or context.private_dir
-    return plan_fork_server(spec, command, shim, folder, [entry.name for entry in env])
+    is_layered = bool(spec.overlays or spec.binds or spec.extra_flags) or context.is_sandbox
+    return plan_fork_server(spec, command, shim, folder, [entry.name for entry in env], context.bundle, is_layered)
 
 
 def _plan_options(

@@ -118,6 +118,18 @@ def test_what_a_client_can_do_is_the_same(start_kernel: StartKernel, is_forked: 
     assert not instance.init.is_alive()
 
 
+def test_what_a_layer_changes_does_not_come_from_the_bundle(start_kernel: StartKernel, tmp_path: Path) -> None:
+    find = "{n: type(__import__('sys').modules[n].__loader__).__name__ for n in ('IPython', 'ipykernel')}"
+    kernel = start_kernel()
+    assert kernel.value(find) == {"IPython": "BundledLoader", "ipykernel": "BundledLoader"}
+    path = kernel.value("__import__('IPython').__file__")
+    init = tmp_path / "__init__.py"
+    init.write_text(kernel.value("open(__import__('IPython').__file__).read()") + "\nCHANGED = True\n")
+    changed = start_kernel({"binds": [f"{init}:{path}:ro"]})
+    assert changed.value(find) == {"IPython": "SourceFileLoader", "ipykernel": "BundledLoader"}
+    assert changed.value("__import__('IPython').CHANGED") is True
+
+
 def test_random_numbers_are_drawn_anew_and_modules_are_loaded(start_kernel: StartKernel) -> None:
     kernel = start_kernel({"preload": ["numpy", "matplotlib.pyplot"]})
     seen = []

@@ -1,0 +1,103 @@
+"""Runs inside the container: serves the code of many modules from one file, which is quicker than a search through a mounted image.
+
+The file was written by the probe of the image, and is read once, by the fork server, at its start. Python 3.8 and newer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import marshal
+import mmap
+import os
+import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Sequence
+
+# Of each module: file, file of the compiled code, folders of a package, size and time of the file, place of its code.
+ORIGIN, CACHED, FOLDERS, SIZE, MTIME, OFFSET, LENGTH = range(7)
+HEAD_BYTES = 8
+
+
+class Bundle:
+    """Finds modules in the file. An entry of `sys.meta_path` while the server imports."""
+
+    def __init__(self, path: str) -> None:
+        with open(path, "rb") as stream:
+            self.data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self.start = HEAD_BYTES + int.from_bytes(self.data[:HEAD_BYTES], "little")
+        self.magic, self.path, self.modules = marshal.loads(self.data[HEAD_BYTES : self.start])
+
+    def is_fit(self) -> bool:
+        """Say whether this Python would look in the same places, and understands the code."""
+        return bool(self.magic == importlib.util.MAGIC_NUMBER and self.path == sys.path)
+
+    def drop_changed(self) -> None:
+        """Leave out what is not in the container as it was in the image: changed or hidden by a layer or a bind."""
+        hidden = set(self.list_hidden())
+        self.modules = {
+            name: entry
+            for name, entry in self.modules.items()
+            if name.partition(".")[0] not in hidden and is_unchanged(entry)
+        }
+
+    def list_hidden(self) -> list[str]:
+        """Return the modules that an earlier folder of the search has as well."""
+        listings = []
+        for folder in self.path:
+            try:
+                listings.append((folder, {name.partition(".")[0] for name in os.listdir(folder)}))
+            except OSError:
+                continue
+        found = []
+        for name, entry in self.modules.items():
+            if "." not in name:
+                folder = os.path.dirname(entry[ORIGIN] if entry[FOLDERS] is None else entry[FOLDERS][0])
+                earlier = listings[: next((i for i, (place, _) in enumerate(listings) if place == folder), None)]
+                found += [name for _, names in earlier if name in names]
+        return found
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Called by Python for each module that is imported."""
+        entry = self.modules.get(name)
+        if entry is None:
+            return None
+        loader = BundledLoader(name, entry[ORIGIN])
+        loader.bundle = self
+        spec = ModuleSpec(name, loader, origin=entry[ORIGIN], is_package=entry[FOLDERS] is not None)
+        if entry[FOLDERS] is not None:
+            spec.submodule_search_locations = list(entry[FOLDERS])
+        spec.cached = entry[CACHED]
+        spec.has_location = True
+        return spec
+
+    def read_code(self, name: str) -> Any:
+        """Return the code of a module."""
+        entry = self.modules[name]
+        begin = self.start + entry[OFFSET]
+        return marshal.loads(self.data[begin : begin + entry[LENGTH]])
+
+
+class BundledLoader(SourceFileLoader):
+    """Python's own loader, but that its code comes from the bundle the first time."""
+
+    bundle: Bundle | None = None
+
+    def get_code(self, fullname: str) -> Any:
+        """Called by Python."""
+        bundle, self.bundle = self.bundle, None
+        return super().get_code(fullname) if bundle is None else bundle.read_code(fullname)
+
+
+def is_unchanged(entry: tuple[Any, ...]) -> bool:
+    """Say whether the module's file is that of the image."""
+    try:
+        status = os.stat(entry[ORIGIN])
+    except OSError:
+        return False
+    return bool((status.st_size, status.st_mtime) == (entry[SIZE], entry[MTIME]))
