@@ -13,7 +13,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 
 from jupyter_apptainer.instances.janitor import iter_helpers
 from jupyter_apptainer.instances.model import Instance
-from jupyter_apptainer.instances.process import ProcessIdentity, read_memory
+from jupyter_apptainer.instances.process import ProcessIdentity, read_children, read_memory
 from jupyter_apptainer.instances.stats import iter_members
 
 from .ways import TIMEOUT_S, RunningKernel, Way, answer_info, connect, find_local_pid, launch, start, wait_reply
@@ -242,7 +242,8 @@ async def measure_further(way: Way) -> float:
 
 
 def _list_kernel(kernel: RunningKernel, instance: Instance) -> list[int]:
-    return [stat.pid for stat in iter_members(instance) if stat.pid != instance.init.pid]
+    ours = {instance.init.pid, *read_children(instance.init.pid)}
+    return [stat.pid for stat in iter_members(instance) if stat.pid not in ours]
 
 
 def _list_engine(kernel: RunningKernel, instance: Instance) -> list[int]:
@@ -250,7 +251,8 @@ def _list_engine(kernel: RunningKernel, instance: Instance) -> list[int]:
     # The engine's process of a kernel that has joined; that of a forked one is the kernel.
     is_joined = container is not None and isinstance(container.process, subprocess.Popen)
     joined = [container.process.pid] if is_joined and container and container.process else []
-    return [instance.starter.pid, instance.init.pid, *joined]
+    # The child of process 1 is the fork server.
+    return [instance.starter.pid, instance.init.pid, *read_children(instance.init.pid), *joined]
 
 
 def _list_helpers(instance: Instance) -> list[int]:

@@ -64,7 +64,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("shutdown", "Shutdown, until everything is gone", "s", Target("difference at most", 0.2)),
     Measure("memory", "Memory (proportional set size)", "MB", Target("difference at most", 25e6)),
     Measure("memory_kernel", "  of it, the kernel itself", "MB"),
-    Measure("memory_engine", "  of it, the engine's processes", "MB"),
+    Measure("memory_engine", "  of it, the engine's processes and the fork server", "MB"),
     Measure("memory_helpers", "  of it, what mounts the image", "MB"),
     Measure(
         "memory_further",

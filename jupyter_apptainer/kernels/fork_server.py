@@ -240,7 +240,12 @@ class Server:
         if not send(connection, {"left_out": self.left_out, "refused": reason}) or reason:
             connection.close()
             return False
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            send(connection, {"refused": "a fork failed: " + str(error)})
+            connection.close()
+            return False
         if pid == 0:
             self.close()
             return True

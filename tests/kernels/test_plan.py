@@ -14,7 +14,8 @@ from jupyter_apptainer.engine.host.gpu import NO_NVIDIA, Nvidia
 from jupyter_apptainer.engine.locate import EngineInfo, run_flags
 from jupyter_apptainer.engine.options import Bind
 from jupyter_apptainer.errors import SpecError
-from jupyter_apptainer.images.probe import LENT_DIR
+from jupyter_apptainer.images.probe import LENT_DIR, ImageProbe
+from jupyter_apptainer.kernels.forking import find_obstacle
 from jupyter_apptainer.kernels.plan import LaunchContext, LaunchPlan, PlannedFile, build_launch_plan
 from jupyter_apptainer.kernels.resources import Host
 from jupyter_apptainer.kernels.spec import ContainerSpec, parse_container_spec
@@ -468,3 +469,103 @@ def test_an_overlay_for_fakeroot_keeps_the_home_folder_where_it_is() -> None:
     assert home.split(":")[0] == home.split(":")[1]
     twice = plan({"overlays": ["/o.img"], "extra_flags": ["--fakeroot"]}, fakeroot=True)
     assert twice.instance_argv.count("--fakeroot") == 1
+
+
+# --- kernels that are forked
+
+
+def test_the_fork_server_is_the_main_process_of_the_instance() -> None:
+    found = plan({"preload": ["numpy"]}, fork_obstacle="", bundle="/cache/image.modules")
+    server = found.fork_server
+    assert server is not None
+    assert found.instance_argv[-len(server.command) :] == server.command
+    assert "type=bind,source=/run/user/1000/jpa/aa/start.sh,destination=/.singularity.d/startscript,ro" in (
+        found.instance_argv
+    )
+    assert server.command[:3] == ("/run/user/1000/jpa/aa/fork.log", "python", "/run/user/1000/jpa/aa/fork_server.py")
+    # What runs by hand, and whatever goes wrong with the server, joins with the same words.
+    assert server.argv == found.kernel_command[found.kernel_command.index(SHIM) + 1 :]
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "context", "reason"),
+    [
+        pytest.param({}, {"fork_obstacle": "the machine is full"}, "the machine is full", id="obstacle"),
+        pytest.param({"command": ["python", "kernel.py", "{connection_file}"]}, {}, "ipykernel_launcher", id="script"),
+        pytest.param({"command": ["ark", "{connection_file}"]}, {}, "ipykernel_launcher", id="no Python"),
+    ],
+)
+def test_a_kernel_that_is_not_forked_says_why_nothing_is_preloaded(
+    config: dict[str, Any], context: dict[str, Any], reason: str
+) -> None:
+    found = plan({"preload": ["numpy"], **config}, **{"fork_obstacle": "", **context})
+    assert found.fork_server is None
+    assert found.instance_argv[-2:] == ("/i.sif", "jpa-1f3c-aa")
+    (warning,) = found.warnings
+    assert reason in warning
+    assert plan(config, **context).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "is_layered"),
+    [
+        pytest.param({}, False, id="the image alone"),
+        pytest.param({"overlays": ["/o.img"]}, True, id="overlay"),
+        pytest.param({"binds": ["/data"]}, True, id="bind"),
+        pytest.param({"extra_flags": ["--writable"]}, True, id="flag"),
+    ],
+)
+def test_the_fork_server_knows_whether_files_of_the_image_may_be_hidden(
+    config: dict[str, Any], is_layered: bool
+) -> None:
+    server = plan(config, fork_obstacle="").fork_server
+    assert server is not None
+    assert f'"is_layered": {str(is_layered).lower()}' in server.command[4]
+
+
+def test_kernels_that_share_an_instance_must_agree_on_their_variables() -> None:
+    shared = plan({"instance": "shared:lab", "env": {"A": "secret"}}, fork_obstacle="").fork_server
+    alone = plan({"env": {"A": "secret"}}, fork_obstacle="").fork_server
+    assert shared is not None
+    assert alone is not None
+    assert '"A"' in shared.command[4]
+    assert '"names": null' in alone.command[4]
+    assert "secret" not in repr((shared.command, alone.command))
+
+
+class TestForkObstacle:
+    PROBE = ImageProbe(
+        "/python", implementation="CPython", python_version="3.11.2", ipykernel="7.4.0", is_start_free=True
+    )
+
+    def find(self, config: dict[str, Any] | None = None, probe: ImageProbe | None = PROBE, **machine: bool) -> str:
+        spec = parse_container_spec({"image": "/i.sif", **(config or {})})
+        return find_obstacle(spec, probe, **{"is_wanted": True, "has_memory": True, **machine})
+
+    def test_none(self) -> None:
+        assert self.find() == ""
+        assert self.find({"resources": {"cpus": 2}}) == ""
+
+    @pytest.mark.parametrize("limit", [{"memory": "4G"}, {"pids": 100}], ids=str)
+    def test_limits(self, limit: dict[str, object]) -> None:
+        assert "limits" in self.find({"resources": limit})
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"is_start_free": False},
+            {"python_version": "3.7.16"},
+            {"implementation": "PyPy"},
+            {"ipykernel": None},
+            {"problem": "ImportError: broken"},
+        ],
+        ids=str,
+    )
+    def test_images(self, change: dict[str, Any]) -> None:
+        assert "image" in self.find(probe=replace(self.PROBE, **change))
+        assert "image" in self.find(probe=None)
+
+    def test_machine_and_setting(self) -> None:
+        assert "memory" in self.find(has_memory=False)
+        assert "fork_kernels" in self.find(is_wanted=False)
