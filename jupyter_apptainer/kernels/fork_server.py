@@ -184,6 +184,8 @@ class Server:
         self.left_out: dict[str, str] = {}
         self.running: dict[int, socket.socket] = {}
         self.waiting: list[tuple[socket.socket, dict[str, Any]]] = []
+        # None until everything is imported.
+        self.stamps: dict[str, Stamp] | None = None
         resumed = os.environ.pop(RESUME, None)
         if resumed is None:
             self.listener = listen(path)
@@ -294,7 +296,8 @@ class Server:
         """Start this program again in this process; kernels and requests are handed on."""
         state = {
             "listener": keep(self.listener),
-            "left_out": {} if hasattr(self, "stamps") else self.left_out,
+            # What has changed on disk may have changed for the better.
+            "left_out": self.left_out if self.stamps is None else {},
             "running": [[pid, keep(connection)] for pid, connection in self.running.items()],
             "waiting": [[keep(connection), request] for connection, request in self.waiting],
         }
