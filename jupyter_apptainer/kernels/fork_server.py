@@ -75,12 +75,13 @@ def open_bundle(path: str, is_layered: bool) -> Any:
     """Return what finds modules in the bundle; None where it does not fit."""
     try:
         bundle = load("module_bundle").Bundle(path)
-    except (OSError, ValueError, EOFError, TypeError):
+        if not bundle.is_fit():
+            return None
+        if is_layered:
+            bundle.drop_changed()
+    except (OSError, ValueError, EOFError, TypeError, LookupError):
+        # Not a bundle that we know.
         return None
-    if not bundle.is_fit():
-        return None
-    if is_layered:
-        bundle.drop_changed()
     return bundle
 
 

@@ -55,8 +55,9 @@ class Bundle:
         found = []
         for name, entry in self.modules.items():
             if "." not in name:
-                folder = os.path.dirname(entry[ORIGIN] if entry[FOLDERS] is None else entry[FOLDERS][0])
-                earlier = listings[: next((i for i, (place, _) in enumerate(listings) if place == folder), None)]
+                place = entry[ORIGIN] if entry[FOLDERS] is None else os.path.dirname(entry[ORIGIN])
+                folder = os.path.dirname(place)
+                earlier = listings[: next((i for i, (path, _) in enumerate(listings) if path == folder), None)]
                 found += [name for _, names in earlier if name in names]
         return found
 
