@@ -26,6 +26,9 @@ else
   PATH=$node/bin:$PATH
   registry=$(node "$node/lib/node_modules/npm/bin/npm-cli.js" config get registry 2>/dev/null)
 fi
+# Node trusts a list of its own; what this machine trusts besides may be what stands between it and the registry.
+authorities=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
+[ ! -r "$authorities" ] || export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-$authorities}
 # Yarn has a default of its own, and does not read what npm is told.
 export YARN_NPM_REGISTRY_SERVER=${YARN_NPM_REGISTRY_SERVER:-$registry} PATH=$venv/bin:$PATH
 

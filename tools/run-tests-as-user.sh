@@ -51,7 +51,7 @@ while IFS= read -r name; do
   case $name in
     PIP_CACHE_DIR | PIP_TARGET | PIP_PREFIX | PIP_USER | PIP_REQUIRE_VIRTUALENV) ;;
     CI | TERM | PIP_* | [Hh][Tt][Tt][Pp]_[Pp][Rr][Oo][Xx][Yy] | [Hh][Tt][Tt][Pp][Ss]_[Pp][Rr][Oo][Xx][Yy] | [Nn][Oo]_[Pp][Rr][Oo][Xx][Yy] | \
-      SSL_CERT_FILE | SSL_CERT_DIR | REQUESTS_CA_BUNDLE | CURL_CA_BUNDLE) passed+=("$name=${!name}") ;;
+      NODE_EXTRA_CA_CERTS | NPM_CONFIG_* | npm_config_* | SSL_CERT_FILE | SSL_CERT_DIR | REQUESTS_CA_BUNDLE | CURL_CA_BUNDLE) passed+=("$name=${!name}") ;;
   esac
 done < <(compgen -e)
 

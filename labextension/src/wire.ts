@@ -803,6 +803,8 @@ export interface components {
             args: Record<string, unknown>;
             limit: number | null;
             retry_of: string;
+            /** @description Where the state is needs-auth: the `host` for /logins, if it is known. */
+            registry: string | null;
         };
         AcceptedTask: {
             id: string;
@@ -830,6 +832,8 @@ export interface components {
             args?: Record<string, unknown>;
             limit?: number | null;
             retry_of?: string;
+            /** @description Where the state is needs-auth: the `host` for /logins, if it is known. */
+            registry?: string | null;
             /** @description It was under way already. */
             is_joined: boolean;
         };
