@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,8 @@ _GONE = {
     _GPU_IS_LOST: "it does not answer any more (fallen off the bus, or powered down)",
     _RESET_REQUIRED: "it has to be reset",
 }
+# What one device answers, and is true of the driver.
+_OF_ALL = (_UNINITIALIZED, _DRIVER_NOT_LOADED, _MISMATCH)
 # nvmlTemperatureSensors_t and nvmlClockType_t.
 _SENSOR_GPU, _CLOCK_SM, _CLOCK_MEMORY = 0, 1, 2
 
@@ -62,7 +65,9 @@ class NvmlReader:
 
     def close(self) -> None:
         """Let the driver go."""
-        self._ask("nvmlShutdown")
+        with suppress(self._library.NVMLError):
+            # The driver may have gone before.
+            self._call("nvmlShutdown")
 
     def read(self) -> tuple[Device, ...] | GpuStatus:
         """Read now. Slices stand in place of the GPU that they are parts of; devices that may not be opened are left out.
@@ -81,10 +86,11 @@ class NvmlReader:
             card = self._read_card(index, handle)
             slices = [self._read_slice(card, number, part) for number, part in self._iter_slices(handle)]
         except self._library.NVMLError as error:
-            if error.value in _GONE:
-                yield Device("nvidia", index, None, f"lost-{index}", "GPU", self._driver, problem=_GONE[error.value])
-            elif error.value != _NO_PERMISSION:
+            if error.value in _OF_ALL:
                 raise
+            if error.value != _NO_PERMISSION:
+                problem = _GONE.get(error.value) or f"it cannot be read: {error}"
+                yield Device("nvidia", index, None, f"lost-{index}", "GPU", self._driver, problem=problem)
             return
         yield from slices or (card,)
 
@@ -173,7 +179,7 @@ class NvmlReader:
         try:
             return function(*arguments)
         except self._library.NVMLError as error:
-            if error.value in _GONE or error.value == _UNINITIALIZED:
+            if error.value in _GONE or error.value in _OF_ALL:
                 raise
             return None
 

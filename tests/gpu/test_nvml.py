@@ -128,14 +128,19 @@ def test_slices_stand_in_place_of_their_card(world: World) -> None:
     assert (holder.device, holder.pid, holder.memory_bytes, holder.utilisation_percent) == (part.uuid, pid, None, None)
 
 
-def test_a_device_that_vanishes_says_so_and_comes_back(world: World) -> None:
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [(LOST, "does not answer"), (16, "reset"), (999, "cannot be read")],
+    ids=["lost", "to be reset", "unknown"],
+)
+def test_a_device_that_vanishes_says_so_and_comes_back(world: World, error: int, word: str) -> None:
     world.show(make_card(0), make_card(1))
     with GpuReader() as reader:
         assert not any(device.problem for device in reader.read().devices)
-        world.show(make_card(0), make_card(1, error=LOST))
+        world.show(make_card(0), make_card(1, error=error))
         first, second = reader.read().devices
         assert not first.problem
-        assert "does not answer" in second.problem
+        assert word in second.problem
         assert (second.memory_used_bytes, second.utilisation_percent) == (None, None)
         world.show(make_card(0), make_card(1))
         assert not any(device.problem for device in reader.read().devices)

@@ -54,7 +54,7 @@ def nvmlInit() -> None:
 
 
 def nvmlShutdown() -> None:
-    pass
+    _world()
 
 
 def nvmlSystemGetDriverVersion() -> str:
