@@ -11,6 +11,7 @@ from benchmarks.__main__ import main
 from benchmarks.builds import build_rows
 from benchmarks.machine import describe_image
 from benchmarks.report import BEGIN, END, LENT, MEASURES, Target, write_readme
+from benchmarks.timeline import PHASES, Timeline, render_timelines
 from jupyter_apptainer.engine.locate import EngineInfo
 
 
@@ -85,3 +86,16 @@ def test_builds_are_compared_by_their_medians() -> None:
         "| first step changed | 100.0 s | 60.0 s | 0.60 |  |",
         "| start of a kernel in the image | 1.0 s | 0.7 s | 0.70 | ≤ 0.7 ✓ |",
     ]
+
+
+def test_the_phases_of_a_timeline_add_up_to_the_whole() -> None:
+    forked = Timeline({"plan": 0.03, "mount": 0.1, "interpreter": 0.09, "imports": 0.3, "kernel": 0.35, "answer": 0.4})
+    durations = forked.durations()
+    assert list(durations) == list(PHASES)
+    assert sum(durations.values()) == pytest.approx(0.4)
+    # What was not seen, and what a coarse clock has seen too early, took no time.
+    assert durations["engine"] == durations["interpreter"] == 0
+    local = Timeline({"kernel": 0.15, "answer": 0.2})
+    rows = [line.split() for line in render_timelines({"local": [local], "lz4": [forked]}).splitlines()]
+    assert rows[1][-2:] == ["200", "1.00×"]
+    assert rows[2][-2:] == ["400", "2.00×"]
