@@ -22,7 +22,7 @@ from ...places import Places
 from ..build_log import BuildLog
 from ..ingredients import BaseDigests
 from ..recipes.definition import parse_definition, resolve
-from ..recipes.recipe import Recipe
+from ..recipes.recipe import Recipe, name_lines
 from ..sif_write import measure_offset, write_header
 from . import copy_files
 from .keys import Unlayerable, compute_base_key
@@ -249,8 +249,7 @@ class LayeredBuild:
         )
 
     def _name_lines(self, step: Step) -> str:
-        last = f"-{step.last_line}" if step.last_line != step.first_line else ""
-        return f"{self._order.recipe.source}:{step.first_line}{last}"
+        return name_lines(self._order.recipe, step.first_line, step.last_line)
 
     def _note(self, text: str) -> None:
         self._log.feed("stderr", f"{text}\n")

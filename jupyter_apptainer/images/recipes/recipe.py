@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,10 @@ class PinnedBase:
     written: str
     value: str
     original: str
+
+
+# Written by the translation, above each step.
+_DOCKERFILE_LINE = re.compile(r"\s*# Dockerfile line (\d+)$")
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,19 @@ def check_translation(recipe: Recipe) -> Recipe:
     # Links are made anew by what translates, and what follows a link on purpose is one file.
     errors = (replace(finding, line=0) for finding in found if finding.severity == "error")
     return replace(recipe, findings=sort_findings([*recipe.findings, *errors]))
+
+
+def name_lines(recipe: Recipe, first: int, last: int) -> str:
+    """Return where a recipe's author finds these lines of its definition: in a file that is none, they are others or none."""
+    lines = recipe.definition.splitlines()
+    # The mark stands above its step.
+    above = list(filter(None, map(_DOCKERFILE_LINE.match, lines[:first])))
+    marked = above[-1] if above else None
+    if marked:
+        return f"{recipe.source}:{marked[1]}"
+    if not recipe.source.is_file() or recipe.source.read_text(encoding="utf-8", errors="replace") != recipe.definition:
+        return str(recipe.source)
+    return f"{recipe.source}:{first}" + (f"-{last}" if last != first else "")
 
 
 def resolve_base(base: str) -> str:

@@ -16,6 +16,8 @@ from jupyter_apptainer.images.recipes.definition import parse_definition
 from jupyter_apptainer.images.recipes.dockerfile.context import Context, parse_ignore
 from jupyter_apptainer.images.recipes.dockerfile.translate import translate_dockerfile
 from jupyter_apptainer.images.recipes.dockerfile.words import expand
+from jupyter_apptainer.images.recipes.recipe import name_lines
+from jupyter_apptainer.images.recipes.sources import load_recipe
 
 FOLDER = Path(__file__).parent / "dockerfiles"
 FILES = sorted(FOLDER.iterdir())
@@ -124,3 +126,17 @@ def test_words_are_expanded_as_docker_does(word: str, expected: str) -> None:
 )
 def test_ignore_file_is_read_as_docker_does(rules: str, path: str, is_ignored: bool) -> None:
     assert Context(Path("."), parse_ignore(rules)).is_ignored(path) == is_ignored
+
+
+def test_lines_of_the_definition_are_those_of_whoever_wrote_it(tmp_path: Path) -> None:
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text("FROM debian:12\nENV A=1\n\nRUN true\nRUN false\n")
+    recipe = load_recipe("dockerfile", dockerfile)
+    number = next(at for at, line in enumerate(recipe.definition.splitlines(), 1) if line.strip() == "false")
+    assert name_lines(recipe, number - 1, number + 1) == f"{dockerfile}:5"
+    definition = tmp_path / "a.def"
+    definition.write_text("Bootstrap: docker\nFrom: debian:12\n%post\n    false\n")
+    assert name_lines(load_recipe("def", definition), 4, 4) == f"{definition}:4"
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("idna\n")
+    assert name_lines(load_recipe("requirements", requirements, base="debian:12"), 20, 22) == str(requirements)
