@@ -30,8 +30,7 @@ from jupyter_apptainer.kernels.fields import UNBUILT
 from jupyter_apptainer.kernels.notebook import VARIABLE
 from jupyter_apptainer.kernels.spec import build_json_schema
 from jupyter_apptainer.magics.options import FLAGS, VALUES
-from jupyter_apptainer.magics.own_words import ALIASES
-from jupyter_apptainer.magics.panel import WORD as PANEL
+from jupyter_apptainer.magics.own_words import ALIASES, WORDS
 from jupyter_apptainer.policy import ApptainerPolicy, NotebookPolicy
 from jupyter_apptainer.server.app import ApptainerExtension
 from jupyter_apptainer.server.openapi import load_openapi
@@ -242,7 +241,7 @@ def test_every_option_of_the_magics_is_in_the_reference() -> None:
     rows = read_table("magics.md", "magic option")
     assert {name: cells[0] for name, cells in rows.items()} == {**FLAGS, **VALUES}
     words = set(read_table("magics.md", "word of ours"))
-    assert {word.split()[0].strip("`,") for word in words} == {"status", "help", "ps", PANEL, *ALIASES}
+    assert {word.split()[0].strip("`,") for word in words} == {*WORDS, *ALIASES}
 
 
 def iter_parsers(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:

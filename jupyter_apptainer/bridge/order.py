@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from ..engine.command import is_secret_name
 from ..engine.environment import is_bending
-from ..errors import BridgeError, PolicyError, SpecError
+from ..errors import BridgeError, PolicyError
 from ..images.catalogue import find_image, find_image_dirs
 from ..places import find_places
 from .allowed import check_allowed, refuse
@@ -25,11 +25,6 @@ THIS = "instance://this"
 _HARMLESS_GLOBALS = frozenset({"-q", "--quiet", "-s", "--silent", "--nocolor", "--version"})
 # Behind its image come a program and its words, which are the container's own business.
 _WITH_PROGRAM = frozenset({"exec", "run", "test", "shell-script"})
-# What a kernel cannot do to itself.
-_ELSEWHERE = {
-    "bind": "jupyter apptainer kernel edit {kernel} --bind SRC:DEST",
-    "restart": "jupyter apptainer kernel edit {kernel} …",
-}
 _FLAGS_ALONE = (
     "--nv --nvccli --rocm -c --contain -C --containall -e --cleanenv -f --fakeroot -i --ipc -p --pid --no-home --no-init --no-privs "
     "--no-umask --no-eval --writable -w --writable-tmpfs --userns -u --uts --unsquash --compat --underlay --no-https --nohttps "
@@ -48,15 +43,9 @@ class Order:
 
 
 def build_order(request: Request, setup: BridgeSetup) -> Order:
-    """Decide what runs. Raises PolicyError for what the level does not admit, SpecError or BridgeError for what cannot be."""
+    """Decide what runs. Raises PolicyError for what the level does not admit, SpecError (from `grammar`) or BridgeError for what cannot be."""
     if setup.level != "full":
         return _build_reading(request, setup)
-    if request.words[:1] and request.words[0] in _ELSEWHERE:
-        command = _ELSEWHERE[request.words[0]].format(kernel=setup.kernelspec or "NAME")
-        raise SpecError(
-            f"`{request.words[0]}` would change the container that this kernel runs in",
-            hint=f"in a terminal of the host: `{command}`, then shut the kernel down and start it again",
-        )
     return Order(_translate(request, setup), request.stdin, _find_cwd(request, setup))
 
 

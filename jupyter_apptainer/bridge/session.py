@@ -73,7 +73,12 @@ class Session:
     def _run(self, request: Request) -> dict[str, object]:
         order = build_order(request, self._setup)
         self._log(f"runs: {render(order)}")
-        record: dict[str, object] = {"words": order.words, "body": order.body, "cwd": order.cwd}
+        record: dict[str, object] = {
+            "words": order.words,
+            "body": order.body,
+            "cwd": order.cwd,
+            "kernel": self._setup.kernel_id,
+        }
         if request.wanted:
             record |= {"wanted": request.wanted, "given": request.given}
         event = self._executors.run(record, self._send_text, self._connection.fileno())

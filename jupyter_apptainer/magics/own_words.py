@@ -25,9 +25,11 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 # Those that are no command line of ours.
 WORDS: dict[str, str] = {
+    "bind": "bind folders from the next start of this container kernel on",
     "help": "all words, or the page of one",
     panel.WORD: panel.HELP,
     "ps": "instances, and what runs in them",
+    "restart": "start this container kernel anew, with another image, bind, overlay or GPU setting",
     "status": "what this kernel runs in, and the engine",
 }
 # Commands that answer a list or an object, and the columns of a table of it.

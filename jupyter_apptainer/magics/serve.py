@@ -49,12 +49,13 @@ def _read_requests(requests: SimpleQueue[dict[str, Any]]) -> None:
 
 
 def _run(host: Host, record: dict[str, Any]) -> dict[str, Any]:
-    """Carry out a line. `wanted` and `given` of the record: variables of a Python body, as JSON, by name."""
+    """Carry out a line. `wanted` and `given` of the record: variables of a Python body, as JSON, by name.
+    `kernel`: that of a container which asks."""
     wanted = record.get("wanted") or []
     try:
         exchange = _exchange(record) if wanted else None
         body = exchange.program if exchange else record["body"]
-        request = Request(tuple(record["words"]), body, record["cwd"])
+        request = Request(tuple(record["words"]), body, record["cwd"], record.get("kernel", ""))
         answer = host.run(request, exchange.filter(_send_text) if exchange else _send_text)
         found = exchange.unpack() if exchange else {}
     except ApptainerError as error:

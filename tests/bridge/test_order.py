@@ -219,11 +219,11 @@ def test_the_body_of_a_cell_goes_with_it(setup: BridgeSetup) -> None:
     )
 
 
-@pytest.mark.parametrize("line", ["bind /x", "restart --nv"])
-def test_what_would_change_its_own_container_is_done_elsewhere(line: str, setup: BridgeSetup) -> None:
-    with pytest.raises(SpecError, match="would change") as caught:
-        order(line, setup)
-    assert "kernel edit lab" in (caught.value.hint or "")
+@pytest.mark.parametrize("line", ["bind data", "restart --nv true"])
+def test_a_kernel_changes_its_own_container_under_full_alone(line: str, setup: BridgeSetup) -> None:
+    assert order(line, setup).words == tuple(line.split())
+    with pytest.raises(SpecError):
+        order(line, replace(setup, level="read"))
 
 
 @pytest.mark.parametrize(("line", "text"), [("isntance list", "nearest is `instance`"), ("imges", "nearest is `image")])

@@ -236,7 +236,7 @@ def test_paths_of_the_container_are_the_hosts(full: RunningKernel, starter_image
         ("kernel show none", "no container kernel none"),
         ("shell instance://this", "shell cannot run in a cell"),
         ("instence list", "no command 'instence'"),
-        ("restart --nv", "change the container that this kernel runs in"),
+        ("restart --nv true", "not known which notebook"),
     ],
 )
 def test_failures_are_diagnosed(full: RunningKernel, line: str, text: str) -> None:
