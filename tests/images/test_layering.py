@@ -236,6 +236,15 @@ def test_failed_build_is_taken_up_at_the_failed_line(
     assert "bad" in told
 
 
+def test_failed_test_names_the_recipe(engine: EngineInfo, places: Places, small_image: Path, tmp_path: Path) -> None:
+    definition = tmp_path / "untested.def"
+    definition.write_text(f"Bootstrap: localimage\nFrom: {small_image}\n%test\n    echo the reason; exit 3\n")
+    with pytest.raises(BuildError, match=r"untested\.def") as caught:
+        build(engine, places, definition, "a.sif")
+    assert "last.def" not in caught.value.message
+    assert any("the reason" in line for line in caught.value.log_tail)
+
+
 @pytest.mark.user
 @pytest.mark.parametrize(
     ("script", "outcome"),

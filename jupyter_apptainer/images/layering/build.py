@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from ...engine.command import Command
@@ -33,6 +34,7 @@ from .store import About, Held, Layer, Store, find_store, read_changes, write_li
 
 Steps = Generator[Command[None], CommandError | None, None]
 # An overlay cannot rename folders of the layers below.
+_BEGUN = "Step: "
 _CROSS_DEVICE = ("Invalid cross-device link", "EXDEV", "ross-device link")
 
 
@@ -128,9 +130,10 @@ class LayeredBuild:
         definition.write_text(build_base_definition(self._stage, self._origin), encoding="utf-8")
         definition.chmod(0o600)
         folder = str(order.recipe.folder)
-        error = yield build_unpack(
+        command = build_unpack(
             order.engine, self._room, path.name, str(definition), order.env, cwd=folder, no_https=order.no_https
         )
+        error = yield replace(command, subject=str(order.recipe.source))
         if error:
             raise error
         clean_base(path / "tree")
@@ -145,9 +148,10 @@ class LayeredBuild:
         if step.kind == "post" and not step.is_announced:
             self._log.begin("Running %post" if len(self._plan) < 3 else step.title)
         path = self._store.begin(self._held)
+        self._note(f"{_BEGUN}{step.title}")
         error = yield self._build_command(step, below, path, state)
         changes = None if error else read_changes(path, below.about.linked)
-        is_copied = bool(changes and changes.torn) or bool(error and self._is_cross_device())
+        is_copied = bool(changes and changes.torn) or self._is_cross_device()
         if is_copied:
             # Rare: a file with several names was written to, or a folder of the base renamed. In a whole copy both work.
             self._note(f"Once more in a copy of the layers below, for an overlay cannot do this: {step.title}")
@@ -212,9 +216,10 @@ class LayeredBuild:
         folder = str(order.recipe.folder)
         # Of a definition of ours: the recipe has no %setup.
         self._log.hidden = frozenset({"Running %setup", "Compressing"})
-        error = yield build_metadata(
+        command = build_metadata(
             order.engine, self._room, layer.stack, path.name, str(definition), str(sif), order.env, cwd=folder
         )
+        error = yield replace(command, subject=str(order.recipe.source))
         if error:
             raise error
         kept = render_kept(order.recipe.definition, order.recipe.build_args, self._definition)
@@ -232,7 +237,9 @@ class LayeredBuild:
         write_header(order.target, texts, int(time.time()))
 
     def _is_cross_device(self) -> bool:
-        return any(mark in line for line in self._log.tail for mark in _CROSS_DEVICE)
+        """Say whether the last step has met it; it may have gone on all the same, with something else left undone."""
+        lines = takewhile(lambda line: not line.startswith(_BEGUN), reversed(self._log.tail))
+        return any(mark in line for line in lines for mark in _CROSS_DEVICE)
 
     def _explain(self, step: Step, error: CommandError | None) -> CommandError:
         if isinstance(error, (DiskFull, ReadOnlyFilesystem)):
