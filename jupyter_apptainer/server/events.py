@@ -85,12 +85,15 @@ class Broadcaster:
 
     async def _tell_tasks(self) -> None:
         followed: dict[str, asyncio.Task[None]] = {}
+        began = time.time()
         folder = await asyncio.to_thread(make_private_dir, self._places.tasks)
         try:
             with DirectoryWatch(str(folder)) as watch:
                 while self._left_s("task") > 0:
                     for task in await asyncio.to_thread(lambda: list(iter_tasks(self._places))):
-                        if not task.is_over and task.id not in followed:
+                        # A short one may be over before it is seen.
+                        is_past = task.is_over and (task.ended_at or 0.0) < began
+                        if not is_past and task.id not in followed:
                             followed[task.id] = asyncio.ensure_future(self._tell_task(task.id))
                     await wait_readable([watch.fileno()], self._left_s("task"))
                     watch.drain()
