@@ -35,7 +35,7 @@ def test_a_row_tells_all_about_a_running_kernel(server: Server, starter_image: P
     assert row["kernel_id"] == server.entry.kernel_id
     assert isinstance(row["init_pid"], int)
     assert os.path.exists(f"/proc/{row['init_pid']}")
-    assert row["processes"] == 2, "init and the kernel"
+    assert row["processes"] == 3, "init, the fork server and the kernel"
     assert isinstance(row["memory_bytes"], int)
     assert row["memory_bytes"] > 10 * 1024 * 1024
     assert isinstance(row["cpu_s"], float)
