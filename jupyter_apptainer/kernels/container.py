@@ -131,7 +131,9 @@ class ContainerKernel:
         if self.plan.fork_server is None or self.instance is None:
             return None
         try:
-            forked = await fork_kernel(self.plan, self.instance, self._path(KERNEL_LOG), timeout_s)
+            forked = await fork_kernel(
+                self.plan, self.instance, self._path(KERNEL_LOG), timeout_s, is_restart=self.process is not None
+            )
         except NotForked as reason:
             self.log.warning("Instance %s starts this kernel without its fork server: %s", self.instance.name, reason)
             return None

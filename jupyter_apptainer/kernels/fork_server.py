@@ -12,8 +12,10 @@ that the request must agree with, where kernels with other variables share the c
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
+import inspect
 import json
 import os
 import select
@@ -22,6 +24,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,8 @@ START_MODULES = (
 )
 # ipykernel's own choice, which Matplotlib looks up when it is imported.
 BACKEND = "module://matplotlib_inline.backend_inline"
+# Within that time libzmq connects again to what has come back: after 0.1 to 0.2 s.
+RECONNECT_S = 0.25
 # Of each kernel, and nothing that a library reads when it is loaded.
 OWN_NAMES = ("JPY_SESSION_NAME", "JUPYTER_APPTAINER_SOCK", "KERNEL_")
 RESUME = "_JPA_FORK_SERVER"
@@ -365,6 +370,8 @@ def become(connection: socket.socket, request: dict[str, Any], names: list[str] 
     if request["processors"]:
         os.sched_setaffinity(0, request["processors"])
     draw_seeds()
+    if request["is_restart"]:
+        hold_first_cell(RECONNECT_S)
     importlib.invalidate_caches()
     # Its sender's pid is seen by the receiver as the host counts. Where nobody answers, nobody wants this kernel any more.
     if not send(connection, {"kernel": os.getpid()}) or not connection.recv(16):
@@ -398,6 +405,26 @@ def redirect(log: str) -> None:
     os.dup2(descriptor, 2)
     os.close(nothing)
     os.close(descriptor)
+
+
+def hold_first_cell(seconds: float) -> None:
+    """Have no cell run before clients listen again: those of the kernel before this one connect anew, each channel when it likes to.
+
+    Else the output of a cell that is sent right after a restart would be lost. A kernel that is not forked takes longer than that by itself.
+    """
+    kernelbase = sys.modules.get("ipykernel.kernelbase")
+    if kernelbase is None or not inspect.iscoroutinefunction(kernelbase.Kernel.execute_request):
+        return
+    run = kernelbase.Kernel.execute_request
+    until = time.monotonic() + seconds
+
+    @functools.wraps(run)
+    async def execute_request(*arguments: Any, **keywords: Any) -> None:
+        # Not asyncio's sleep: an interrupt in the event loop itself would end the kernel.
+        time.sleep(max(0.0, until - time.monotonic()))  # noqa: ASYNC251
+        await run(*arguments, **keywords)
+
+    kernelbase.Kernel.execute_request = execute_request
 
 
 def draw_seeds() -> None:

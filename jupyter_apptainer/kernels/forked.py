@@ -104,8 +104,13 @@ class Forked:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-async def fork_kernel(plan: LaunchPlan, instance: Instance, log_path: str, timeout_s: float) -> Forked:
-    """Have the instance's fork server start the kernel. Raises NotForked where it cannot."""
+async def fork_kernel(
+    plan: LaunchPlan, instance: Instance, log_path: str, timeout_s: float, *, is_restart: bool = False
+) -> Forked:
+    """Have the instance's fork server start the kernel. is_restart: clients of an earlier one will connect to it again.
+
+    Raises NotForked where it cannot.
+    """
     deadline = time.monotonic() + timeout_s
     assert plan.fork_server is not None
     await _wait_server(plan.fork_server.socket, instance, deadline)
@@ -113,7 +118,7 @@ async def fork_kernel(plan: LaunchPlan, instance: Instance, log_path: str, timeo
     try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         connection.connect(plan.fork_server.socket)
-        connection.sendall(json.dumps(_build_request(plan, log_path)).encode())
+        connection.sendall(json.dumps(_build_request(plan, log_path, is_restart=is_restart)).encode())
         forked = await _receive_kernel(connection, instance, deadline)
         connection.sendall(b"go")
     except BaseException as error:
@@ -143,7 +148,7 @@ async def _wait_server(path: str, instance: Instance, deadline: float) -> None:
                 watch.drain()
 
 
-def _build_request(plan: LaunchPlan, log_path: str) -> dict[str, Any]:
+def _build_request(plan: LaunchPlan, log_path: str, *, is_restart: bool) -> dict[str, Any]:
     assert plan.fork_server is not None
     return {
         "options": plan.fork_server.options,
@@ -151,6 +156,7 @@ def _build_request(plan: LaunchPlan, log_path: str) -> dict[str, Any]:
         "env": plan.container_env,
         "cwd": plan.cwd,
         "log": log_path,
+        "is_restart": is_restart,
         "processors": plan.resources.processors,
     }
 

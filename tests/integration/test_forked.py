@@ -130,6 +130,14 @@ def test_what_a_layer_changes_does_not_come_from_the_bundle(start_kernel: StartK
     assert changed.value("__import__('IPython').CHANGED") is True
 
 
+def test_a_cell_that_is_sent_right_after_a_restart_is_heard(start_kernel: StartKernel) -> None:
+    kernel = start_kernel()
+    for number in range(5):
+        kernel.manager.restart_kernel(now=True)
+        # The same client, whose channels connect again one after the other.
+        assert kernel.run(f"print({number})").text == f"{number}\n"
+
+
 def test_random_numbers_are_drawn_anew_and_modules_are_loaded(start_kernel: StartKernel) -> None:
     kernel = start_kernel({"preload": ["numpy", "matplotlib.pyplot"]})
     seen = []
