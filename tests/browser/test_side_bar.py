@@ -20,7 +20,7 @@ from tests.integration.server import Server
 from tests.laboratory import Lab
 from tests.registry import OciImage, Registry
 
-# pytestmark = pytest.mark.user
+pytestmark = pytest.mark.user
 
 SLOW = """\
 Bootstrap: localimage
