@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,12 +17,14 @@ from tests.integration.server import TOKEN, Server
 ROOT = Path(__file__).resolve().parents[2]
 LABEXTENSION = ROOT / "jupyter_apptainer" / "labextension"
 TIMEOUT_MS = 60_000
-OpenPage = Callable[[str], AbstractContextManager[Page]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser for all; each page has a context, and so a memory, of its own."""
+    """One browser for a module; each page has a context, and so a memory, of its own.
+
+    Not for longer: while Playwright runs, its event loop counts as running in this thread, and no test could use another.
+    """
     program = shutil.which("chromium", path="/usr/bin:/usr/local/bin:" + os.environ["PATH"])
     assert program, "there is no chromium: tools/setup-machine.sh tests"
     expect.set_options(timeout=TIMEOUT_MS)
