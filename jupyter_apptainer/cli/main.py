@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .. import __version__
-from ..errors import ApptainerError, CommandError, EngineError, LaunchError, PolicyError, SpecError, TaskError
+from ..errors import ApptainerError, BridgeError, CommandError, EngineError, LaunchError, PolicyError, SpecError, TaskError
 
 
 class CommandRow(NamedTuple):
@@ -49,6 +49,7 @@ EXIT_CODES: Mapping[type[ApptainerError], int] = {
     CommandError: 1,
     LaunchError: 1,
     PolicyError: 1,
+    BridgeError: 1,
     TaskError: 1,
     SpecError: 2,
 }

@@ -69,7 +69,9 @@ class ContainerKernel:
         log: logging.Logger | logging.LoggerAdapter[Any] | None = None,
         start_files: Sequence[str] = (),
         progress: Progress | None = None,
+        is_successor: bool = False,
     ) -> None:
+        """is_successor: there was a kernel of this id before, in another container, and its clients will connect to this one."""
         self.plan = plan
         self.places = places
         self.log = log or logging.getLogger(__name__)
@@ -82,6 +84,7 @@ class ContainerKernel:
         self._kernelspec = kernelspec
         self._connection_file = connection_file
         self._start_files = tuple(start_files)
+        self._is_successor = is_successor
         self._starter_program: subprocess.Popen[bytes] | None = None
         self._kernel: ProcessIdentity | None = None
         self._helpers: tuple[ProcessIdentity, ...] = ()
@@ -130,9 +133,10 @@ class ContainerKernel:
         """Have the instance's fork server start the kernel; None where it cannot."""
         if self.plan.fork_server is None or self.instance is None:
             return None
+        is_restart = self._is_successor or self.process is not None
         try:
             forked = await fork_kernel(
-                self.plan, self.instance, self._path(KERNEL_LOG), timeout_s, is_restart=self.process is not None
+                self.plan, self.instance, self._path(KERNEL_LOG), timeout_s, is_restart=is_restart
             )
         except NotForked as reason:
             self.log.warning("Instance %s starts this kernel without its fork server: %s", self.instance.name, reason)

@@ -68,6 +68,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
         self._preparation: Preparation | None = None
         self._progress = Progress()
         self._is_attaching = False
+        self._has_run = False
         self._is_done = False
         self._is_watched = False
         self._is_autorestart = False
@@ -107,6 +108,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
         """Start the instance where none runs, and the kernel in it; return when the kernel listens."""
         if self._is_attaching:
             self._is_attaching = False
+            self._has_run = True
             return self.connection_info
         if self.kernel is None:
             preparation = self._preparation
@@ -123,6 +125,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
                 progress=self._progress,
                 log=self.log,
                 start_files=probe.start_files if probe and self.settings.read_ahead else (),
+                is_successor=self._has_run,
             )
         for warning in self.kernel.plan.warnings:
             self.log.warning("Container kernel %s: %s", self.kernel_id, warning)
@@ -135,6 +138,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
             await self._give_up()
             raise
         self._is_done = False
+        self._has_run = True
         for setting in self._preparation.settings if self._preparation else ():
             if setting.origin != "kernel.json":
                 self.log.info(
