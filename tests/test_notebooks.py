@@ -33,7 +33,7 @@ def test_quickstart_shows_what_it_promises(starter_kernel: str) -> None:
     assert f"{NOTEBOOKS}/data/planets.csv" in text
     assert "KeyboardInterrupt received: 1" in text
     assert "state: still here" in text
-    assert "jupyter_apptainer  not here" in text
+    assert "jupyter_server     not here" in text
     assert "cannot write into the image" in text
     assert any("image/png" in output.get("data", {}) for output in outputs)
 

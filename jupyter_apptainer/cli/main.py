@@ -15,7 +15,16 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .. import __version__
-from ..errors import ApptainerError, BridgeError, CommandError, EngineError, LaunchError, PolicyError, SpecError, TaskError
+from ..errors import (
+    ApptainerError,
+    BridgeError,
+    CommandError,
+    EngineError,
+    LaunchError,
+    PolicyError,
+    SpecError,
+    TaskError,
+)
 
 
 class CommandRow(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from jupyter_apptainer.places import Places
+from jupyter_apptainer.places import find_places
 from jupyter_apptainer.tasks.stop import cancel_task
 from jupyter_apptainer.tasks.store import clean_tasks, iter_tasks
 from tests.browser.conftest import open_page, serve
@@ -38,12 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(
-    folder: Path, labextension: Path, starter_kernel: str, starter_image: Path, lab: Lab, places: Places
-) -> Iterator[Server]:
+def server(folder: Path, labextension: Path, starter_kernel: str, starter_image: Path, lab: Lab) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("APPTAINER_CONFIGDIR", "APPTAINER_CACHEDIR"):
             patch.setenv(name, lab.environ[name])
+        patch.setenv("JUPYTER_APPTAINER_HOME", str(folder.with_name(folder.name + "-own")))
+        places = find_places()
         running = serve(folder, labextension, "jupyterlab")
         found = running.__enter__()
     yield found
