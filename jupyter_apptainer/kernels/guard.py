@@ -31,7 +31,7 @@ from .resources import ResourcePlan, format_size
 PREFIX = "jupyter-apptainer: "
 _REAP_S = 2.0
 # What is waited for a message about the kernel's end to reach its clients.
-_LAST_WORDS_S = 3.0
+_LAST_WORDS_S = 6.0
 # Only used where Linux has no pidfds.
 _BLIND_S = 1.0
 # How long messages may collect. A cell that has just begun hears of something that much later.
@@ -162,7 +162,8 @@ class KernelGuard(threading.Thread):
             return
         self._log.error("Kernel %s: %s", self._label, text)
         try:
-            iopub.speak_for_the_dead(f"{PREFIX}{text}\n")
+            if not iopub.speak_for_the_dead(f"{PREFIX}{text}\n"):
+                self._log.info("Kernel %s: no front end was there to show this", self._label)
         except (OSError, zmq.ZMQError) as error:
             self._log.warning("Kernel %s: this could not be shown in the front end: %s", self._label, error)
 

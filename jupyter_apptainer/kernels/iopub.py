@@ -18,8 +18,8 @@ _DELIMITER = b"<IDS|MSG>"
 _TOPICS = (b"kernel.", b"kernel_core.")
 # Short messages; we may look seldom.
 _QUEUE = 100_000
-# libzmq tries again every 0.1 to 0.2 s.
-_RECONNECT_S = 1.5
+# libzmq tries again every 0.1 to 0.2 s; on a busy machine it took 1.5 s and more.
+_RECONNECT_S = 4.0
 _QUIET_S = 0.25
 
 

@@ -25,8 +25,8 @@ from .variables import Exchange
 
 def main() -> int:
     """Serve until standard input ends."""
-    # Where a batch script has started all of us in its background, it is ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Also where a batch script has started all of us in its background, so that it is ignored.
+    signal.signal(signal.SIGINT, _interrupt_once)
     requests: SimpleQueue[dict[str, Any]] = SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
     host = Host()
@@ -36,6 +36,12 @@ def main() -> int:
             _send({"candidates": _complete(host, record)} if "complete" in record else _run(host, record))
     except KeyboardInterrupt:
         return 130
+
+
+def _interrupt_once(signum: int, frame: object) -> None:
+    # Whoever interrupts also closes standard input, which counts as another: that must not cut the stop ladder short.
+    signal.signal(signal.SIGINT, lambda signum, frame: None)
+    raise KeyboardInterrupt
 
 
 def _read_requests(requests: SimpleQueue[dict[str, Any]]) -> None:
