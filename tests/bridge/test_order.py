@@ -115,8 +115,8 @@ REFUSED = [
     "doctor",
     "quickstart",
     # Flags before the command, glued, abbreviated, repeated, with values.
-    "-c /work/evil.conf version",
-    "--config=/work/evil.conf version",
+    "-c /data/evil.conf version",
+    "--config=/data/evil.conf version",
     "--build-config version",
     "-d version",
     "--debug version",
