@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from contextlib import ExitStack
 from dataclasses import replace
 from types import FrameType
@@ -62,8 +63,10 @@ def run(report: Report) -> int:
     except OSError as error:
         message = f"{report.task.spec.title}: {error.filename or ''} {error.strerror or error}"
         end = {"state": "failed", "error": TaskFailed(message).to_json()}
+    except Exception:  # noqa: BLE001  # a fault of ours ends this process like anything else that ends a work
+        # Before the end is told: who hears of it finds the whole traceback in the log.
+        traceback.print_exc()
     finally:
-        # Whatever else was raised goes on to the log, with its traceback.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         report.change(**end, ended_at=time.time())
