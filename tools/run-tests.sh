@@ -17,9 +17,18 @@ run_own_part() {
   # The tests give every process that they start this tag; see tests/world.py.
   JPA_TEST_TAG=$("$python" -m tests.world new-tag)
   export JPA_TEST_TAG
-  "$python" -m pytest --no-skips "$@" || status=$?
+  within 40m "$python" -X faulthandler -m pytest --no-skips "$@" || status=$?
   [ "$status" -ne 1 ] || run_failed_again "$@" || return 1
   "$python" -m tests.world check-tag "$JPA_TEST_TAG" || status=1
+  return "$status"
+}
+
+# within TIME COMMAND…: a suite that does not come to its end is ended, and says where it hung. (One test has a limit of its own, in
+# pyproject.toml; this is for what happens between tests and after the last one.)
+within() {
+  local status=0
+  timeout --foreground --signal=ABRT --kill-after=30s "$@" || status=$?
+  case $status in 124 | 137) warn "ended after $1: it did not come to its end by itself" ;; esac
   return "$status"
 }
 
@@ -30,7 +39,7 @@ run_failed_again() {
   failed=$("$python" -c 'import json; print(*json.load(open(".pytest_cache/v/cache/lastfailed")), sep="\n")')
   [ "$(wc -l <<<"$failed")" -le 3 ] || return 1
   say "failed, and run once more: $failed"
-  "$python" -m pytest --no-skips --last-failed --last-failed-no-failures none "$@" || return 1
+  within 10m "$python" -X faulthandler -m pytest --no-skips --last-failed --last-failed-no-failures none "$@" || return 1
   warn "failed once and passed when repeated, so look at it: $failed"
   status=0
 }

@@ -50,7 +50,7 @@ class Server:
             text=True,
         )
         self._has_news = threading.Condition()
-        self._reader = threading.Thread(target=self._read, name="server-log")
+        self._reader = threading.Thread(target=self._read, name="server-log", daemon=True)
         self._reader.start()
         try:
             found = re.search(r"http://127\.0\.0\.1:(\d+)/", self.wait_log("http://127.0.0.1:"))
@@ -86,14 +86,28 @@ class Server:
         raise AssertionError("".join(self.log))
 
     def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
+        """End the server, if nothing else has. Asked twice: the handler of a signal that comes just before the server's loop
+        goes to sleep runs when something wakes that loop, and nothing might.
+        """
+        for _ in range(2):
+            if self.process.poll() is None:
+                self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                continue
+            break
         self.wait()
 
     def wait(self) -> int:
-        """Wait for the server's end; returns its status."""
-        status = self.process.wait(30)
-        self._reader.join()
+        """Wait for the server's end; returns its status. One that does not end is killed, so that it does not hold up the tests."""
+        try:
+            status = self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(30)
+            raise AssertionError("the server did not end:\n" + "".join(self.log)) from None
+        self._reader.join(30)
         assert self.process.stderr is not None
         self.process.stderr.close()
         return status
