@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from ..images.layering.store import find_store
 from ..instances.janitor import Leftover, end_leftover, find_leftovers
 from ..places import find_places
 from ..tasks.stop import end_strays
@@ -19,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "gc",
         help="end instances whose server or notebook is gone",
         description="List the instances of ours whose owner is gone, with their processes and folders, and end them. Programs of tasks that were killed "
-        "are ended too, and old tasks forgotten. "
+        "are ended too, old tasks forgotten, and layers removed that a killed build has half made. "
         "Only instances that this program started are looked at; nobody else's are ever touched.",
         epilog="examples:\n  jupyter apptainer gc --dry-run\n  jupyter apptainer gc",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.dry_run:
         end_strays(places, {task.id for task in iter_tasks(places) if not task.is_over})
         clean_tasks(places)
+        find_store(places).remove_leftovers()
     leftovers = find_leftovers(places)
     results = [(leftover, None if arguments.dry_run else end_leftover(places, leftover)) for leftover in leftovers]
     if arguments.json:

@@ -1,4 +1,4 @@
-"""Find and remove what pulls that were killed have left, and what is kept about images that are gone. Never an image."""
+"""Find and remove what pulls and builds that were killed have left, and what is kept about images that are gone. Never an image."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..tasks.stop import end_strays
 from ..tasks.store import iter_tasks, save_task
 from .build_secrets import find_left_secrets
 from .catalogue import find_stale_contents
+from .layering.store import find_store
 from .records import iter_records, remove_record
 from .starter import remove_build_folder
 from .transfer import find_parts
@@ -43,6 +44,10 @@ def clean_images(places: Places, folders: Iterable[Path], *, is_dry: bool = Fals
         if not is_dry:
             remove_tree(str(path))
     found += _clean_lost_tasks(places, is_dry)
+    store = find_store(places)
+    found += [Leftover(str(path), "half a layer of a build that was killed") for path in store.find_leftovers()]
+    if not is_dry:
+        store.remove_leftovers()
     for path in find_stale_contents(places):
         found.append(
             Leftover(str(path), "what is kept about an image that has changed or is gone", path.stat().st_size)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from jupyter_apptainer.engine.companions import run_companion
 from jupyter_apptainer.engine.locate import EngineInfo
 from jupyter_apptainer.errors import BuildError
 from jupyter_apptainer.images.build import BuildOptions, BuiltImage, build_image
-from jupyter_apptainer.images.layering.store import About, Held, Store
+from jupyter_apptainer.images.cleaning import clean_images
+from jupyter_apptainer.images.layering.store import About, Held, Layer, Store
 from jupyter_apptainer.images.recipes.recipe import load_definition
 from jupyter_apptainer.images.recipes.sources import load_recipe
 from jupyter_apptainer.images.sif import read_json, read_sif, read_text
@@ -307,13 +309,15 @@ def test_killed_build_leaves_no_half_layer(
     # Nobody else would end it: it has no parent any more.
     os.killpg(group, signal.SIGKILL)
     store = Store(places.cache / "layers")
-    assert any(path.name.startswith(".new-") for path in store.folder.iterdir())
+    left = {str(path) for path in store.folder.iterdir() if path.name.startswith(".new-")}
+    assert left
+    assert left <= {leftover.path for leftover in clean_images(places, [], is_dry=True)}
     assert "sleep" not in [layer.about.title for layer in store.list_all()]
     definition.write_text(text.replace("sleep 1000", "test $(cat /opt/half) = half"))
     build(engine, places, definition, "a.sif")
     assert not [path for path in store.folder.iterdir() if path.name.startswith(".")]
-    for left in places.scratch.glob("build-*"):
-        subprocess.run(["unshare", "--map-root-user", "--map-auto", "rm", "-rf", left], check=True)
+    for folder in places.scratch.glob("build-*"):
+        subprocess.run(["unshare", "--map-root-user", "--map-auto", "rm", "-rf", folder], check=True)
 
 
 def find_child(pid: int) -> int:
@@ -321,11 +325,14 @@ def find_child(pid: int) -> int:
     return int(next(word for path in children for word in path.read_text().split()))
 
 
-def add_layer(store: Store, held: Held, key: str, size: int, depth: int) -> None:
+def add_layer(
+    store: Store, held: Held, key: str, size: int, depth: int, *, below: Layer | None = None, is_shared: bool = True
+) -> Layer:
     path = store.begin(held)
     (path / "tree").mkdir()
     (path / "tree/file").write_text(key)
-    store.keep(key, path, About(key, depth, size, True, ()), held)
+    about = About(key, depth, size, below is None, below.stack if below else ())
+    return store.keep(key, path, about, held, is_shared=is_shared)
 
 
 def test_cache_removes_the_longest_unused_and_nothing_in_use(tmp_path: Path) -> None:
@@ -356,13 +363,46 @@ def test_layers_of_running_builds_are_left_and_those_of_killed_ones_go(tmp_path:
     store.remove_leftovers()
     assert begun.is_dir()
     assert not killed.exists()
-    # Two builds that make the same layer: the one that is used stays, the other one's is its own.
-    add_layer(store, running, "same", 1, 0)
-    add_layer(store, other, "same", 1, 0)
-    assert (
-        sorted(path.name.split("-")[0] for path in store.folder.iterdir() if path.name.startswith("same"))
-        == ["same"] * 2
-    )
+
+
+def test_two_builds_that_make_the_same_layer_share_it_unless_one_wants_its_own(tmp_path: Path) -> None:
+    store, first, second, alone = Store(tmp_path / "layers"), Held(), Held(), Held()
+    store.prepare()
+    assert add_layer(store, first, "same", 1, 0).key == "same"
+    assert add_layer(store, second, "same", 1, 0).key == "same"
+    own = add_layer(store, alone, "same", 1, 0, is_shared=False)
+    assert own.key.startswith("same-")
+    above = add_layer(store, alone, "above", 1, 1, below=own)
+    for held in (first, second, alone):
+        held.release()
+    # What is above keeps the one that it was made on, and is none without it.
+    found = store.find("above", first)
+    assert found
+    assert found.stack == above.stack
+    assert {layer.key for layer in store.prune(0)} == {"same"}
+    first.release()
+    (own.path / "about.json").unlink()
+    assert store.find("above", first) is None
+    first.release()
+
+
+def test_many_builds_make_the_same_layers_at_once_and_none_meets_another(tmp_path: Path) -> None:
+    store = Store(tmp_path / "layers")
+    store.prepare()
+
+    def build_often(number: int) -> None:
+        for round_ in range(40):
+            held = Held()
+            key = f"key{round_ % 3}"
+            layer = store.find(key, held) or add_layer(store, held, key, 1, 0, is_shared=number % 4 > 0)
+            assert (layer.path / "tree/file").read_text() == key
+            held.release()
+            store.prune(round_ % 2)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(build_often, range(8)))
+    store.prune(0)
+    assert list(store.folder.iterdir()) == []
 
 
 def test_command_shows_and_prunes(engine: EngineInfo, places: Places, small_image: Path, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ class LayeredBuild:
         changes = read_changes(path, ())
         title = f"{self._stage.agent} {self._origin}".strip()
         about = About(title, 0, changes.size_bytes, True, (), changes.linked)
-        return self._store.keep(self._base_key, path, about, self._held)
+        return self._keep(self._base_key, path, about)
 
     def _make(
         self, step: Step, below: Layer, state: State | None
@@ -165,7 +165,10 @@ class LayeredBuild:
         # It has run; what it was made of may be secret.
         (path / "script").unlink(missing_ok=True)
         about = About(step.title, below.about.depth + 1, changes.size_bytes, is_copied, below.stack, changes.linked)
-        return self._store.keep(step.key, path, about, self._held)
+        return self._keep(step.key, path, about)
+
+    def _keep(self, key: str, path: Path, about: About) -> Layer:
+        return self._store.keep(key, path, about, self._held, is_shared=self._order.uses_layers)
 
     def _build_command(
         self, step: Step, below: Layer, path: Path, state: State | None, *, is_copied: bool = False

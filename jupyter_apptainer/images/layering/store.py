@@ -22,7 +22,8 @@ from ...places import Places, make_private_dir
 from ..starter import remove_build_folder
 
 _KEY_DIGITS = 20
-_NEW, _TRASH, _TRIAL = ".new-", ".old-", ".trial-"
+_NEW, _TRASH = ".new-", ".old-"
+_REMOVED_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -52,25 +53,34 @@ class Layer:
     @property
     def stack(self) -> tuple[str, ...]:
         """The folders that make up the whole, below the store, the uppermost first."""
-        own = f"{self.key}/tree"
-        return (own,) if self.about.is_whole else (own, *self.about.lower)
+        return tuple(f"{name}/tree" for name in self.folders)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The names of the layers that make up the whole, the uppermost first."""
+        below = () if self.about.is_whole else self.about.lower
+        return (self.key, *(name.partition("/")[0] for name in below))
 
 
 class Held:
-    """Layers that a build uses, and one that it makes, until `release`."""
+    """Layers that a build uses, and those that it makes, until `release`."""
 
     def __init__(self) -> None:
-        self._descriptors: list[int] = []
+        self._descriptors: dict[Path, int] = {}
 
-    def add(self, descriptor: int) -> None:
-        """Hold one more."""
-        self._descriptors.append(descriptor)
+    def has(self, path: Path) -> bool:
+        """Say whether the folder `path` is held already."""
+        return path in self._descriptors
+
+    def add(self, path: Path, descriptor: int) -> None:
+        """Hold the folder `path` by a lock."""
+        self._descriptors[path] = descriptor
 
     def release(self) -> None:
         """Hold none of them any more. They were used at one time: else the first would be the oldest, though all need it."""
         now = time.time()
         while self._descriptors:
-            descriptor = self._descriptors.pop()
+            _, descriptor = self._descriptors.popitem()
             os.utime(descriptor, (now, now))
             os.close(descriptor)
 
@@ -87,23 +97,12 @@ class Store:
         self.remove_leftovers()
 
     def find(self, key: str, held: Held) -> Layer | None:
-        """Return the layer with this key, and hold it; None where there is none."""
+        """Return the layer with this key, and hold it and all that it needs; None where something of that is not there."""
         layer = self._load(self.folder / key)
         if layer is None:
             return None
-        about = layer.path / "about.json"
-        try:
-            descriptor = os.open(about, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        # Somebody may have removed it before we held it.
-        if not _is_same(descriptor, about):
-            os.close(descriptor)
-            return None
-        held.add(descriptor)
-        os.utime(about)
-        return layer
+        needed = [self.folder / name for name in layer.folders]
+        return layer if all(_hold(path, held) for path in needed) else None
 
     def begin(self, held: Held) -> Path:
         """Make the folder of a layer that is going to be made, and hold it."""
@@ -113,27 +112,30 @@ class Store:
             descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if _is_same(descriptor, path / "lock"):
-                held.add(descriptor)
+                held.add(path, descriptor)
                 return path
             # Between the last two steps somebody took it for a leftover.
             os.close(descriptor)
 
-    def keep(self, key: str, path: Path, about: About, held: Held) -> Layer:
+    def keep(self, key: str, path: Path, about: About, held: Held, *, is_shared: bool = True) -> Layer:
         """Give a layer that was made its name.
 
-        Where there is one already, that gives way; while another build uses that, the new one is for this build alone.
+        is_shared: one that another build has made meanwhile counts instead. Otherwise that gives way; while it is in use, the new one
+        has a name of its own.
         """
         (path / "about.json").write_text(json.dumps(asdict(about)), encoding="utf-8")
+        if is_shared and (found := self.find(key, held)):
+            return found
+        # Held before it has the name under which others remove it.
+        descriptor = _lock_shared(path / "about.json")
         self._remove(self.folder / key, self.folder / key / "about.json")
         try:
             path.rename(self.folder / key)
         except OSError:
             key = f"{key}-{secrets.token_hex(4)}"
             path.rename(self.folder / key)
-        layer = self.find(key, held)
-        if layer is None:
-            raise FileNotFoundError(f"{self.folder / key} was removed as soon as it was made")
-        return layer
+        held.add(self.folder / key, descriptor)
+        return Layer(key, self.folder / key, about, time.time())
 
     def list_all(self) -> list[Layer]:
         """Return all layers, those first that go first: the longest unused, and of a build the uppermost."""
@@ -156,11 +158,15 @@ class Store:
 
     def remove_leftovers(self) -> None:
         """Remove layers that were never finished, and halves of removed ones."""
-        for path in _iter_folders(self.folder):
+        for path in self.find_leftovers():
             if path.name.startswith(_NEW):
                 self._remove(path, path / "lock")
-            elif path.name.startswith((_TRASH, _TRIAL)) and time.time() - path.stat().st_mtime > 60:
+            else:
                 remove_build_folder(path)
+
+    def find_leftovers(self) -> list[Path]:
+        """Return the folders of layers that nobody makes any more, and of those that somebody has begun to remove."""
+        return [path for path in _iter_folders(self.folder) if path.name.startswith(".") and _is_left(path)]
 
     def _remove(self, path: Path, lock: Path) -> bool:
         """Remove a folder that nobody holds; say whether it is gone."""
@@ -243,6 +249,48 @@ def _parse_about(fields: Mapping[str, Any]) -> About:
 def _iter_folders(folder: Path) -> Iterator[Path]:
     with suppress(FileNotFoundError):
         yield from sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _hold(path: Path, held: Held) -> bool:
+    """Hold a layer that is there. False where there is none, or somebody has removed it before we held it."""
+    if held.has(path):
+        return True
+    about = path / "about.json"
+    try:
+        descriptor = _lock_shared(about)
+    except FileNotFoundError:
+        return False
+    if not _is_same(descriptor, about):
+        os.close(descriptor)
+        return False
+    os.utime(descriptor)
+    held.add(path, descriptor)
+    return True
+
+
+def _lock_shared(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def _is_left(path: Path) -> bool:
+    """Say whether nobody works in a folder with a name that is not for ever. Another process may remove it at any moment."""
+    try:
+        if not path.name.startswith(_NEW):
+            # A rename counts as a change of what is renamed.
+            return time.time() - path.stat().st_ctime > _REMOVED_WITHIN_S
+        descriptor = os.open(path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        # Only just made, or gone.
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _is_same(descriptor: int, path: Path) -> bool:
