@@ -150,14 +150,35 @@ def is_device(descriptor: str) -> bool:
         return False
 
 
-def take_stamps() -> dict[str, Stamp]:
+def find_changing(is_layered: bool) -> tuple[str, ...]:
+    """Return the folders in which files may change: all of them, or what is mounted into an image that is read-only."""
+    if is_layered:
+        return ("/",)
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+            points = [line.split(" ", 5)[4] for line in stream]
+    except OSError:
+        return ("/",)
+    # With octal numbers for spaces: such a folder is looked at as a whole.
+    return tuple({point.partition("\\")[0] if "\\" in point else point + "/" for point in points if point != "/"})
+
+
+@functools.lru_cache(maxsize=None)  # noqa: UP033  # not in Python 3.8
+def can_change(folder: str, changing: tuple[str, ...]) -> bool:
+    """Say whether files in the folder may change, links in its path followed."""
+    return "/" in changing or (os.path.realpath(folder) + "/").startswith(changing)
+
+
+def take_stamps(changing: tuple[str, ...]) -> dict[str, Stamp]:
     """Note which state of the files has been imported, and of those that change the search for modules."""
     found: dict[str, Stamp] = {}
     for module in list(sys.modules.values()):
         origin = getattr(getattr(module, "__spec__", None), "origin", None)
-        if isinstance(origin, str) and origin.startswith("/"):
+        if isinstance(origin, str) and origin.startswith("/") and can_change(os.path.dirname(origin), changing):
             found[origin] = stamp(origin)
     for folder in sys.path:
+        if not can_change(folder, changing):
+            continue
         try:
             names = os.listdir(folder)
         except OSError:
@@ -203,14 +224,17 @@ class Server:
         self.wake = wake
         signal.signal(signal.SIGCHLD, lambda signum, frame: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        # What is imported stays; looking through all of it for garbage, again and again, takes a fifth of the time.
+        gc.disable()
         import_start(settings["bundle"], settings["is_layered"])
         unfit = preload(settings["preload"], self.left_out)
         if unfit:
             self.begin_anew()
         self.obstacle = find_obstacle()
-        gc.collect()
         gc.freeze()
-        self.stamps = take_stamps()
+        gc.enable()
+        self.changing = find_changing(settings["is_layered"])
+        self.stamps = take_stamps(self.changing)
 
     def serve(self) -> tuple[socket.socket, dict[str, Any]]:
         """Fork kernels for ever. Returns in each child, with the request and the socket of it."""
@@ -241,7 +265,7 @@ class Server:
 
     def answer(self, connection: socket.socket, request: dict[str, Any]) -> bool:
         """Fork a kernel, or say why not; True in the child."""
-        if self.stamps != take_stamps():
+        if self.stamps != take_stamps(self.changing):
             self.waiting.insert(0, (connection, request))
             self.begin_anew()
         reason = self.obstacle or self.compare(request)
