@@ -12,6 +12,9 @@ from .process import ProcessIdentity
 # In the order in which they must end: the one on top first, so that the ext3 image is written back and left clean.
 FUSE_HELPERS = ("fuse-overlayfs", "fuse2fs", "gocryptfs", "squashfuse_ll", "squashfuse")
 
+# Names of instances that were started before there was a kernel for them.
+SPARE_PREFIX = "jpa-spare-"
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -103,6 +106,11 @@ class LedgerEntry:
     def instance_name(self) -> str:
         """The engine's name of the instance."""
         return self.shared or self.name
+
+    @property
+    def is_spare(self) -> bool:
+        """It waits for a kernel, and none has run in it."""
+        return not self.kernel_id and self.name.startswith(SPARE_PREFIX)
 
     def to_json(self) -> dict[str, Any]:
         """For the ledger's file."""

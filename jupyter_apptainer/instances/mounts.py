@@ -5,6 +5,7 @@ Looking through /proc/PID/root would be shorter, but a FUSE file system at the c
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -55,6 +56,12 @@ def find_place(pid: int | str, path: str) -> Place | None:
             below = posixpath.relpath(path, mount.point)
             found = Place(mount.device, posixpath.normpath(posixpath.join(mount.root, below)))
     return found
+
+
+def is_seen(pid: int | str, source: str, destination: str) -> bool:
+    """Say whether what is at `destination` for the process is the host's `source`."""
+    inside = find_place(pid, destination)
+    return inside is not None and inside == find_place("self", os.path.realpath(source))
 
 
 def _is_within(path: str, point: str) -> bool:

@@ -36,7 +36,7 @@ from .adopted import AdoptedProcess, EngineProcess
 from .bridging import open_bridge
 from .entry import build_entry
 from .folders import make_folders
-from .forked import ForkedKernel, NotForked, fork_kernel
+from .forked import ForkedKernel, NotForked, fork_kernel, wait_ready
 from .guard import KernelGuard, start_guard
 from .limits import running_on
 from .outcome import explain_end
@@ -261,6 +261,32 @@ class ContainerKernel:
             keeper=keeper.hold(self.plan.entry_name),
         )
         return self._entry
+
+    # --- ahead of its kernel
+
+    async def start_ahead(self, *, timeout_s: float) -> None:
+        """Start the instance, and have its fork server ready for a kernel that is not known yet.
+
+        Raises an ApptainerError, or NotForked; then nothing is left.
+        """
+        assert self.plan.fork_server is not None
+        await self._ensure_instance(timeout_s)
+        assert self.instance is not None
+        try:
+            await wait_ready(self.plan, self.instance, timeout_s)
+        except NotForked:
+            await self.stop()
+            raise
+
+    def take_up(
+        self, plan: LaunchPlan, *, label: str, kernelspec: str, connection_file: str, progress: Progress
+    ) -> None:
+        """Become the one for a kernel, in the instance that was started ahead. plan: with the names of that instance."""
+        assert self._entry is not None
+        self.plan, self.progress = plan, progress
+        self._label, self._kernelspec, self._connection_file = label, kernelspec, connection_file
+        self._begin_entry()
+        self._record(instance=self.instance)
 
     def _forget(self) -> None:
         """The entry is gone."""

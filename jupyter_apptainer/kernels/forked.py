@@ -130,6 +130,22 @@ async def fork_kernel(
     return forked
 
 
+async def wait_ready(plan: LaunchPlan, instance: Instance, timeout_s: float) -> None:
+    """Wait until the instance's fork server has imported what it shall. Raises NotForked where it cannot."""
+    deadline = time.monotonic() + timeout_s
+    assert plan.fork_server is not None
+    await _wait_server(plan.fork_server.socket, instance, deadline)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        try:
+            connection.connect(plan.fork_server.socket)
+            # Nobody's options: it refuses as soon as it could fork.
+            connection.sendall(json.dumps({"options": None}).encode())
+        except OSError as error:
+            raise NotForked(f"its fork server does not answer ({error.strerror or error})") from error
+        if not await wait_readable([connection.fileno()], max(0.0, deadline - time.monotonic())):
+            raise NotForked("its fork server did not answer in time")
+
+
 async def _wait_server(path: str, instance: Instance, deadline: float) -> None:
     """Wait until the server can be asked. It is the instance's main process: the child of its process 1."""
     folder = os.path.dirname(path)

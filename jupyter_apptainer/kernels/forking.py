@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..engine.options import Bind
 from ..images.probe import ImageProbe
-from .spec import ContainerSpec, find_shared_name
+from .spec import ContainerSpec
 
 SERVER = "fork_server.py"
 BUNDLE_READER = "module_bundle.py"
@@ -48,13 +48,14 @@ def plan_fork_server(
     command: Sequence[str],
     shim: str,
     folder: str,
-    names: Sequence[str],
+    names: Sequence[str] | None,
     bundle: str | None,
     is_layered: bool,
 ) -> ForkPlan | None:
     """Return the plan, or None where the kernel is not an ipykernel that the shim runs.
 
-    bundle: the file of the image's probe. command: the kernel's, with the shim in it. folder: that the instance binds. names: the kernel's variables. is_layered: other
+    bundle: the file of the image's probe. command: the kernel's, with the shim in it. folder: that the instance binds. names: the kernel's variables, where
+    other kernels may come with others. is_layered: other
     files than those of the image may be seen in their place.
     """
     if shim not in command:
@@ -66,7 +67,7 @@ def plan_fork_server(
     socket, log = posixpath.join(folder, SOCKET), posixpath.join(folder, LOG)
     settings = {
         "preload": spec.preload,
-        "names": sorted(names) if find_shared_name(spec) else None,
+        "names": None if names is None else sorted(names),
         "bundle": posixpath.join(folder, BUNDLE) if bundle else None,
         "is_layered": is_layered,
     }

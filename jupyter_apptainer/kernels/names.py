@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from ..errors import ConnectionImpossible
+from ..instances.model import SPARE_PREFIX
 from ..places import Places
 from .connection import fits_socket
 
@@ -45,6 +46,13 @@ def build_names(places: Places, kernel_id: str, token: str, shared: str = "") ->
     private_dir = find_private_dir(places, f"{folder}/{token}")
     instance = build_shared_name(places, shared)
     return Names(entry, instance, os.path.dirname(private_dir), private_dir, str(places.scratch / folder))
+
+
+def build_spare_names(places: Places, token: str) -> Names:
+    """Choose those of an instance that is started before its kernel is known."""
+    private_dir = find_private_dir(places, token)
+    name = SPARE_PREFIX + token
+    return Names(name, name, private_dir, private_dir, str(places.scratch / token))
 
 
 def build_instance_name(kernel_id: str, token: str) -> str:

@@ -108,6 +108,7 @@ class LaunchContext:
     name of this one in the ledger. lent: a folder with an ipykernel for an image that has none.
     fork_obstacle: why kernels cannot be forked; empty where they can. bundle: the code of what a start imports. is_sandbox: the image is a
     folder, and may change.
+    is_ahead: the instance is started before it is known for which kernel.
     fakeroot: the writable overlay needs it. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
 
@@ -130,6 +131,7 @@ class LaunchContext:
     fork_obstacle: str = "nobody has looked whether they can be"
     bundle: str | None = None
     is_sandbox: bool = False
+    is_ahead: bool = False
     extra_arguments: tuple[str, ...] = ()
     entry_name: str = ""
     instance_dir: str = ""
@@ -207,7 +209,8 @@ def _plan_fork_server(
     shim = posixpath.join(context.private_dir, SHIM)
     folder = context.instance_dir or context.private_dir
     is_layered = bool(spec.overlays or spec.binds or spec.extra_flags) or context.is_sandbox
-    return plan_fork_server(spec, command, shim, folder, [entry.name for entry in env], context.bundle, is_layered)
+    names = [entry.name for entry in env] if find_shared_name(spec) or context.is_ahead else None
+    return plan_fork_server(spec, command, shim, folder, names, context.bundle, is_layered)
 
 
 def _plan_options(

@@ -47,7 +47,10 @@ _NOT_FETCHED = (
 
 @dataclass(frozen=True)
 class Preparation:
-    """A plan, and what it was made from. settings: each value of the wish, and whether kernel.json, notebook or server has it."""
+    """A plan, and what it was made from. settings: each value of the wish, and whether kernel.json, notebook or server has it.
+
+    final: the wish with the overlays as they are used.
+    """
 
     spec: ContainerSpec
     settings: tuple[Setting, ...]
@@ -56,6 +59,8 @@ class Preparation:
     places: Places
     folders: EngineFolders
     environ: Mapping[str, str]
+    final: ContainerSpec
+    context: LaunchContext
 
 
 def prepare_launch(
@@ -138,7 +143,9 @@ def prepare_launch(
     if is_dry and probe and needs_ipykernel(spec) and probe.ipykernel is None:
         warnings += (_NOT_FETCHED,)
     plan = replace(plan, warnings=warnings)
-    return Preparation(spec, settled.settings, plan, probe, places, folders, environ)
+    return Preparation(
+        spec, settled.settings, plan, probe, places, folders, environ, final=overlays.spec, context=context
+    )
 
 
 def _get_ready(

@@ -13,6 +13,7 @@ from typing import Any
 
 import zmq
 from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.multikernelmanager import MultiKernelManager
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from tornado.web import HTTPError
 from traitlets import Dict
@@ -32,6 +33,7 @@ from .parameters import check_parameters
 from .paths import map_to_host
 from .prepare import Preparation, prepare_launch
 from .progress import Progress
+from .spares import pool as spares
 
 # How long we look for the kernel's end before jupyter_client's own patience begins.
 END_PATIENCE_S = 1.0
@@ -66,6 +68,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
         self.kernel: ContainerKernel | None = None
         self.connection_info: KernelConnectionInfo = {}
         self._preparation: Preparation | None = None
+        self._spare: ContainerKernel | None = None
         self._progress = Progress()
         self._is_attaching = False
         self._has_run = False
@@ -93,6 +96,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
                 self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra, notebook, chosen, token)
                 self._connect(self._preparation, encryption)
         except ApptainerError as error:
+            await self._give_back_spare()
             raise self._for_dialog(error) from None
         manager: Any = self.parent
         manager.write_connection_file(jupyter_session=kwargs.get("env", {}).get("JPY_SESSION_NAME", ""))
@@ -110,23 +114,12 @@ class ApptainerProvisioner(KernelProvisionerBase):
             self._is_attaching = False
             self._has_run = True
             return self.connection_info
+        is_new = False
         if self.kernel is None:
             preparation = self._preparation
             assert preparation is not None
-            probe = preparation.probe
-            self.kernel = ContainerKernel(
-                preparation.plan,
-                places=preparation.places,
-                folders=preparation.folders,
-                environ=os.environ,
-                label=preparation.environ.get("JPY_SESSION_NAME") or self.kernel_spec.display_name,
-                kernelspec=self.parent.kernel_name if self.parent else "",
-                connection_file=self.parent.connection_file if self.parent else "",
-                progress=self._progress,
-                log=self.log,
-                start_files=probe.start_files if probe and self.settings.read_ahead else (),
-                is_successor=self._has_run,
-            )
+            self.kernel = self._build_kernel(preparation)
+            is_new = True
         for warning in self.kernel.plan.warnings:
             self.log.warning("Container kernel %s: %s", self.kernel_id, warning)
         try:
@@ -150,7 +143,50 @@ class ApptainerProvisioner(KernelProvisionerBase):
             self.kernel.plan.instance_name,
             self._progress.describe(),
         )
+        if is_new:
+            self._provide_spare()
         return self.connection_info
+
+    def _build_kernel(self, preparation: Preparation) -> ContainerKernel:
+        label = preparation.environ.get("JPY_SESSION_NAME") or self.kernel_spec.display_name
+        kernelspec = self.parent.kernel_name if self.parent else ""
+        connection_file = self.parent.connection_file if self.parent else ""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.take_up(
+                preparation.plan,
+                label=label,
+                kernelspec=kernelspec,
+                connection_file=connection_file,
+                progress=self._progress,
+            )
+            return spare
+        probe = preparation.probe
+        return ContainerKernel(
+            preparation.plan,
+            places=preparation.places,
+            folders=preparation.folders,
+            environ=os.environ,
+            label=label,
+            kernelspec=kernelspec,
+            connection_file=connection_file,
+            progress=self._progress,
+            log=self.log,
+            start_files=probe.start_files if probe and self.settings.read_ahead else (),
+            is_successor=self._has_run,
+        )
+
+    def _provide_spare(self) -> None:
+        """Have a container ready for the next kernel like this one, where a server may have more of them."""
+        manager: Any = self.parent
+        if self._preparation is not None and isinstance(manager.parent, MultiKernelManager):
+            spares.provide(
+                self._preparation,
+                limit=self.settings.spare_containers,
+                idle_s=self.settings.spare_idle_s,
+                timeout_s=self.settings.start_timeout_s,
+                log=self.log,
+            )
 
     async def post_launch(self, **kwargs: Any) -> None:
         """Called when the kernel runs and the server's restarter, if there is one, watches it."""
@@ -204,7 +240,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
     ) -> Preparation:
         for leftover in sweep(find_places()):
             self.log.warning("Ended %s: %s", leftover.entry.name, leftover.reason)
-        return prepare_launch(
+        preparation = prepare_launch(
             self.container,
             settings=self.settings,
             kernel_id=self.kernel_id or "",
@@ -221,6 +257,10 @@ class ApptainerProvisioner(KernelProvisionerBase):
             on_progress=lambda text: self.log.info("Kernel %s: %s", self.kernel_id, text),
             progress=self._progress,
         )
+        # The sockets of a kernel that comes after another one are where clients look for them, and no spare has them there.
+        taken = spares.take(preparation) if token is None else None
+        self._spare = taken.kernel if taken else None
+        return taken.preparation if taken else preparation
 
     def _find_root(self) -> str | None:
         """Return the folder that the server shows; None where no server but a program starts the kernel."""
@@ -269,6 +309,12 @@ class ApptainerProvisioner(KernelProvisionerBase):
         manager: Any = self.parent
         for callback in list(manager._restarter.callbacks["dead"]):
             callback()
+
+    async def _give_back_spare(self) -> None:
+        """It has been made this kernel's, and there is none."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            await spare.stop()
 
     async def _give_up(self) -> None:
         if self.kernel is not None:

@@ -54,7 +54,7 @@ class RunningKernel:
 
 def iter_running(places: Places) -> Iterator[RunningKernel]:
     """Yield them, oldest first."""
-    return (describe_entry(entry) for entry in iter_entries(places))
+    return (describe_entry(entry) for entry in iter_entries(places) if not entry.is_spare)
 
 
 def describe_entry(entry: LedgerEntry) -> RunningKernel:

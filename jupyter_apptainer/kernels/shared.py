@@ -16,7 +16,7 @@ from ..errors import SharedInstanceMismatch
 from ..instances.janitor import find_shared_lock
 from ..instances.ledger import iter_sharers
 from ..instances.model import Instance, LedgerEntry
-from ..instances.mounts import find_place
+from ..instances.mounts import is_seen
 from ..places import Places
 from .names import build_shared_name
 from .plan import LaunchPlan
@@ -73,7 +73,7 @@ def check_joinable(host: LedgerEntry, plan: LaunchPlan) -> None:
         )
     assert host.instance is not None
     for folder, what in ((plan.instance_dir, "the folder for sockets"), (plan.cwd, "the notebook's folder")):
-        if not _sees(host.instance, folder):
+        if not is_seen(host.instance.init.pid, folder, folder):
             raise SharedInstanceMismatch(
                 f"{what} {folder} is not seen in the shared instance {name}, which was started for another one",
                 hint=f"put a folder above both into `binds` of all kernels that share it (`binds: {os.path.dirname(folder)}`), "
@@ -83,9 +83,3 @@ def check_joinable(host: LedgerEntry, plan: LaunchPlan) -> None:
 
 def _compare(field: str, theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
     return f"{theirs.get(field, 'by default')} there, {ours.get(field, 'by default')} here"
-
-
-def _sees(instance: Instance, folder: str) -> bool:
-    """Say whether the folder is the same one inside, at the same path."""
-    inside = find_place(instance.init.pid, folder)
-    return inside is not None and inside == find_place("self", os.path.realpath(folder))

@@ -47,7 +47,10 @@ def find_usage(path: str, places: Places, environ: Mapping[str, str]) -> Usage:
         name for name, image in map_kernels_to_images(places, environ).items() if os.path.realpath(image) == real
     ]
     entries = [entry for entry in iter_entries(places) if os.path.realpath(entry.image) == real]
-    running = [f"the kernel of {entry.label or entry.kernel_id} (instance {entry.name})" for entry in entries]
+    running = [
+        f"{'a' if entry.is_spare else 'the kernel of'} {entry.label or entry.kernel_id} (instance {entry.name})"
+        for entry in entries
+    ]
     if not running:
         # Instances that others started: the program that mounts the image has it open.
         running = [

@@ -10,7 +10,7 @@ from .model import Answer, Value
 
 def describe_host(context: Context | None) -> Answer:
     """Describe a kernel on the host. context: None where there is no engine."""
-    entries = list(iter_entries(find_places()))
+    entries = [entry for entry in iter_entries(find_places()) if not entry.is_spare]
     engine = context and f"{context.engine.flavour} {context.engine.version_text} ({context.engine.path})"
     return Answer(
         0,

@@ -49,7 +49,7 @@ def _build_row(context: PanelContext, entry: LedgerEntry) -> Row:
             Action(label="Log", words=("instance", "logs", entry.name), is_reading=True),
             Action(
                 label="Stop",
-                words=("kernel", "stop", entry.kernel_id),
+                words=("kernel", "stop", entry.kernel_id or entry.name),
                 question=f"Stop {name} and all that runs in it? What is in its memory is lost.",
             ),
         ),

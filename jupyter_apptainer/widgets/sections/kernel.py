@@ -30,7 +30,11 @@ def load_kernel(context: PanelContext, report: GpuReport | None = None) -> Secti
     kernelspecs = {each.name: each for each in iter_kernelspecs()}
     rows = [
         replace(row, facts=(*row.facts, *_list_gpus(entry, report)))
-        for entry, row in ((entry, _build_row(context, entry, kernelspecs)) for entry in iter_entries(context.places))
+        for entry, row in (
+            (entry, _build_row(context, entry, kernelspecs))
+            for entry in iter_entries(context.places)
+            if not entry.is_spare
+        )
     ]
     return Section(
         name="kernel",
