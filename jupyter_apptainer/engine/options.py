@@ -137,21 +137,33 @@ def build_exec(
     timeout_s: float | None = None,
 ) -> Command[Completed]:
     """`exec` in an image, or in a running instance (`instance://NAME`), where container options are ignored by the engine."""
-    if target.startswith("instance://"):
-        flags: tuple[str, ...] = run_flags(engine)
-        flags += ("--no-eval",) if engine.has_no_eval else ()
-        flags += ("--cleanenv",) if options is None or options.clean_env else ()
-    else:
-        flags = build_container_flags(engine, options or ContainerOptions())
-    flags += ("--pwd", cwd) if cwd else ()
     return Command(
-        (engine.path, "-q", "exec", *flags, target, *argv),
+        (engine.path, "-q", "exec", *_build_target_flags(engine, target, options, cwd), target, *argv),
         env,
         lambda completed: completed,
         f"run {argv[0]} in {target}",
         target,
         timeout_s=timeout_s,
     )
+
+
+def build_shell(
+    engine: EngineInfo, target: str, *, options: ContainerOptions | None = None, cwd: str | None = None
+) -> tuple[str, ...]:
+    """Return the words of `shell` in an image or instance: for a terminal, where a person reads and ends it."""
+    return (engine.path, "-q", "shell", *_build_target_flags(engine, target, options, cwd), target)
+
+
+def _build_target_flags(
+    engine: EngineInfo, target: str, options: ContainerOptions | None, cwd: str | None
+) -> tuple[str, ...]:
+    if target.startswith("instance://"):
+        flags: tuple[str, ...] = run_flags(engine)
+        flags += ("--no-eval",) if engine.has_no_eval else ()
+        flags += ("--cleanenv",) if options is None or options.clean_env else ()
+    else:
+        flags = build_container_flags(engine, options or ContainerOptions())
+    return flags + (("--pwd", cwd) if cwd else ())
 
 
 def build_instance_list(engine: EngineInfo, env: Mapping[str, str]) -> Command[tuple[InstanceRow, ...]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from .api import BASE, ApiHandler, UnknownHandler
 from .changes import InstanceHandler, KernelspecHandler, KernelspecsHandler, LoginsHandler, OverlaysHandler
+from .image import ImageContentHandler, ImageHandler
 from .reading import LOOKS, build_look_handler
 from .tasks import TaskHandler, TaskLogHandler, TaskRetryHandler, TasksHandler
+from .terminals import TerminalsHandler
 
 _TASK = r"/tasks/([0-9a-f]{1,8})"
 
@@ -15,6 +17,8 @@ def build_routes() -> list[tuple[str, type[ApiHandler]]]:
     looks = [(f"/{noun}", build_look_handler(noun, look)) for noun, look in LOOKS.items() if noun != "overlays"]
     routes: list[tuple[str, type[ApiHandler]]] = [
         *looks,
+        ("/image", ImageHandler),
+        ("/image/content", ImageContentHandler),
         ("/overlays", OverlaysHandler),
         (r"/instances/(jpa-[A-Za-z0-9_.-]+)", InstanceHandler),
         ("/kernelspecs", KernelspecsHandler),
@@ -24,6 +28,7 @@ def build_routes() -> list[tuple[str, type[ApiHandler]]]:
         (_TASK, TaskHandler),
         (rf"{_TASK}/log", TaskLogHandler),
         (rf"{_TASK}/retry", TaskRetryHandler),
+        ("/terminals", TerminalsHandler),
         ("(?:/.*)?", UnknownHandler),
     ]
     return [(BASE + address, handler) for address, handler in routes]

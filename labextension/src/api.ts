@@ -7,6 +7,8 @@ import type { components } from './wire';
 type Schemas = components['schemas'];
 export type Status = Schemas['Status'];
 export type Image = Schemas['Image'];
+export type InspectedImage = Schemas['InspectedImage'];
+export type ImageContent = Schemas['ImageContent'];
 export type Instance = Schemas['Instance'];
 export type Kernels = Schemas['Kernels'];
 export type Overlay = Schemas['Overlay'];
@@ -17,6 +19,8 @@ export type Order = Schemas['Order'];
 export type KernelspecRequest = Schemas['KernelspecRequest'];
 export type OverlayRequest = Schemas['OverlayRequest'];
 export type LoginRequest = Schemas['LoginRequest'];
+export type TerminalRequest = Schemas['TerminalRequest'];
+export type Terminal = Schemas['Terminal'];
 
 /** A device, as the room of GPUs describes it; null is what it does not report. */
 export interface IDevice {
@@ -107,4 +111,15 @@ function readError(status: number, text: string): ApiError {
     // Not ours: a proxy's page, or a server without the extension.
     return new ApiError(status, '', `HTTP ${status}`, '');
   }
+}
+
+let served: Promise<boolean> | undefined;
+
+/** Say whether the server has the extension; asked once. */
+export function isServed(): Promise<boolean> {
+  served ??= request<Status>('GET', '/status').then(
+    () => true,
+    error => error instanceof ApiError && !error.isAbsent && error.status !== 0
+  );
+  return served;
 }

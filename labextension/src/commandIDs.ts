@@ -9,5 +9,9 @@ export namespace CommandIDs {
   export const createOverlay = 'apptainer:create-overlay';
   export const login = 'apptainer:login';
   export const showLog = 'apptainer:show-log';
+  export const inspect = 'apptainer:inspect-image';
+  export const newNotebookIn = 'apptainer:new-notebook-in-image';
+  export const openTerminal = 'apptainer:open-terminal';
+  export const openKernelTerminal = 'apptainer:open-terminal-of-notebook';
   export const newNotebook = 'apptainer:new-notebook';
 }

@@ -1,5 +1,4 @@
 import {
-  ILabShell,
   ILayoutRestorer,
   JupyterFrontEnd,
   JupyterFrontEndPlugin
@@ -14,7 +13,7 @@ import {
 import { SidePanel } from '@jupyterlab/ui-components';
 import { AccordionPanel } from '@lumino/widgets';
 
-import { ApiError, Folder, IGpus, Image, Instance, Kernels, Overlay, request, Status, Task } from './api';
+import { Folder, IGpus, Image, Instance, isServed, Kernels, Overlay, Task } from './api';
 import { CommandIDs } from './commandIDs';
 import { apptainerIcon } from './icons';
 import { LogView } from './log';
@@ -41,12 +40,11 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
   description: 'Adds a side bar for images, kernels, containers, overlays, GPUs and tasks.',
   autoStart: true,
   requires: [INotebookTracker],
-  optional: [ICommandPalette, ILabShell, ILayoutRestorer, ITranslator],
+  optional: [ICommandPalette, ILayoutRestorer, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     notebooks: INotebookTracker,
     palette: ICommandPalette | null,
-    labShell: ILabShell | null,
     restorer: ILayoutRestorer | null,
     translator: ITranslator | null
   ): void => {
@@ -86,8 +84,7 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
         const log = new LogView(String(args.id), String(args.title ?? args.id), trans);
         const widget = new MainAreaWidget({ content: log });
         widget.title.icon = apptainerIcon;
-        // Below the notebook in JupyterLab; Jupyter Notebook has the same place under another name.
-        app.shell.add(widget, labShell ? 'down' : 'main');
+        app.shell.add(widget, 'down');
         app.shell.activateById(widget.id);
       }
     });
@@ -99,15 +96,6 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
     void isServed().then(found => found && show());
   }
 };
-
-async function isServed(): Promise<boolean> {
-  try {
-    await request<Status>('GET', '/status');
-    return true;
-  } catch (error) {
-    return error instanceof ApiError && !error.isAbsent && error.status !== 0;
-  }
-}
 
 function buildSections(
   trans: TranslationBundle,

@@ -62,6 +62,76 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/image": {
+        parameters: {
+            query: {
+                /** @description Absolute, or from the server's folder. It has to be in a folder of the file browser's, or in the list of `/images`. */
+                path: components["parameters"]["ImagePath"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All that one image says about itself; it is not started */
+        get: {
+            parameters: {
+                query: {
+                    /** @description Absolute, or from the server's folder. It has to be in a folder of the file browser's, or in the list of `/images`. */
+                    path: components["parameters"]["ImagePath"];
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: components["responses"]["InspectedImage"];
+                default: components["responses"]["Error"];
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/image/content": {
+        parameters: {
+            query: {
+                /** @description Absolute, or from the server's folder. It has to be in a folder of the file browser's, or in the list of `/images`. */
+                path: components["parameters"]["ImagePath"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is installed in an image, and its digest; the image is read to its end */
+        get: {
+            parameters: {
+                query: {
+                    /** @description Absolute, or from the server's folder. It has to be in a folder of the file browser's, or in the list of `/images`. */
+                    path: components["parameters"]["ImagePath"];
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: components["responses"]["ImageContent"];
+                default: components["responses"]["Error"];
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/instances": {
         parameters: {
             query?: never;
@@ -418,6 +488,39 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/terminals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Open a terminal of Jupyter's in an image or instance; `/terminals/websocket/NAME` and `/api/terminals/NAME` serve it */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["TerminalRequest"];
+                };
+            };
+            responses: {
+                201: components["responses"]["Terminal"];
+                default: components["responses"]["Error"];
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/tasks": {
         parameters: {
             query?: never;
@@ -631,6 +734,60 @@ export interface components {
             python: string | null;
             ipykernel: string | null;
             kernels: string[];
+        };
+        /** @description As `image inspect --json` has it; null is what an image does not say. */
+        InspectedImage: {
+            path: string;
+            /** @enum {unknown} */
+            kind: "sif" | "sandbox" | "squashfs" | "ext3";
+            /** @description 0 for a folder. */
+            size_bytes: number;
+            modified_at: number;
+            origin: string | null;
+            /** @description Of the registry, where it was pulled. */
+            digest: string | null;
+            python: string | null;
+            ipykernel: string | null;
+            kernels: string[];
+            /** @description What has it open. */
+            running: string[];
+            architecture: string | null;
+            created_at: number | null;
+            definition: string | null;
+            labels: {
+                [key: string]: string;
+            };
+            apps: string[];
+            runscript: string | null;
+            startscript: string | null;
+            environment: string | null;
+            help: string | null;
+            file_system: string | null;
+            compression: string | null;
+            block_bytes: number | null;
+            signatures: {
+                fingerprint: string | null;
+            }[];
+            overlay_bytes: number[];
+            build: Record<string, unknown> | null;
+        };
+        ImageContent: {
+            /** @description Of its file; null for a folder. */
+            sha256: string | null;
+            packages: {
+                manager: string;
+                place: string;
+                name: string;
+                version: string;
+            }[];
+        };
+        TerminalRequest: {
+            image: components["schemas"]["Path"];
+        } | {
+            instance: string;
+        };
+        Terminal: {
+            name: string;
         };
         Instance: {
             name: string;
@@ -872,6 +1029,33 @@ export interface components {
                 "application/json": components["schemas"]["Image"][];
             };
         };
+        /** @description The image. */
+        InspectedImage: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["InspectedImage"];
+            };
+        };
+        /** @description Its content. */
+        ImageContent: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ImageContent"];
+            };
+        };
+        /** @description The terminal. */
+        Terminal: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Terminal"];
+            };
+        };
         /** @description A list. */
         Instances: {
             headers: {
@@ -975,6 +1159,8 @@ export interface components {
         };
     };
     parameters: {
+        /** @description Absolute, or from the server's folder. It has to be in a folder of the file browser's, or in the list of `/images`. */
+        ImagePath: string;
         TaskId: string;
         InstanceName: string;
         KernelName: string;

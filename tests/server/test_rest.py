@@ -27,6 +27,7 @@ from tests.integration.server import TOKEN, Channels, Server
 from tests.laboratory import Lab
 from tests.registry import PASSWORD, USER, OciImage, Registry
 from tests.server.conftest import BASE, Api, open_plain
+from tests.server.test_image import open_terminal
 
 pytestmark = pytest.mark.user
 _METHODS = ("get", "post", "put", "patch", "delete")
@@ -112,6 +113,9 @@ def test_kernel_is_made_seen_and_ended(api: Api, starter_image: Path) -> None:
         assert (row["state"], row["image"]) == ("running", str(starter_image))
         assert row["memory_bytes"] > 0
         assert [each["kernel_id"] for each in api("GET", "/kernels")["running"]] == [kernel_id]
+        with open_terminal(api, {"instance": row["name"]}) as terminal:
+            terminal.type("echo in:$APPTAINER_NAME:\n")
+            terminal.wait(f"in:{starter_image.name}:")
         assert api.server.ask("DELETE", f"api/kernels/{kernel_id}")[0] == 204
         assert events.receive("instance")["state"] == "ended"
     assert api.refuse("DELETE", f"/instances/{row['name']}") == (404, "instance-not-found")
@@ -374,6 +378,17 @@ _SPEC = {"name": "x", "config": {"image": "/x.sif"}}
         pytest.param("POST", "/overlays", {"path": "x.img", "size_mib": 1 << 40}, id="overlay-huge"),
         pytest.param("POST", "/logins", {"host": "x/../y", "username": "a", "password": "b"}, id="host-traversal"),
         pytest.param("POST", "/logins", {"host": "x", "username": "-u", "password": "b"}, id="option-as-user"),
+        pytest.param("GET", "/image?path=/etc/passwd", None, id="image-elsewhere"),
+        pytest.param("GET", "/image?path=../../../../../../etc/passwd", None, id="image-traversal"),
+        pytest.param("GET", "/image?path=x.sif%00", None, id="nul-in-image"),
+        pytest.param("GET", "/image", None, id="image-unnamed"),
+        pytest.param("GET", "/image/content?path=" + "x" * 5000, None, id="long-image"),
+        pytest.param("GET", "/image/content?path=/dev/zero", None, id="image-without-end"),
+        pytest.param("POST", "/terminals", {"image": "/etc/passwd"}, id="terminal-elsewhere"),
+        pytest.param("POST", "/terminals", {"image": "x.sif; id"}, id="shell-in-terminal"),
+        pytest.param("POST", "/terminals", {"instance": "--help"}, id="option-as-terminal"),
+        pytest.param("POST", "/terminals", {"instance": "jpa-0000"}, id="terminal-of-others"),
+        pytest.param("POST", "/terminals", {"image": "x.sif", "shell_command": ["id"]}, id="own-command"),
         pytest.param("PUT", "/tasks", {}, id="unknown-method"),
         pytest.param("GET", "/", None, id="nothing-there"),
     ],

@@ -1,5 +1,3 @@
-import { Dialog, showDialog } from '@jupyterlab/apputils';
-
 import { Image } from '../api';
 import { formatAge, formatBytes, nameOf } from '../format';
 import { ActionButton, List, Section } from '../section';
@@ -50,36 +48,12 @@ export class ImagesSection extends Section<Image[]> {
             action={() => execute(CommandIDs.makeKernel, { image: image.path })}
           />
           <ActionButton
-            label={trans.__('Origin')}
+            label={trans.__('Inspect')}
             about={name}
-            action={() => this._showOrigin(image)}
+            action={() => execute(CommandIDs.inspect, { path: image.path })}
           />
         </div>
       </li>
     );
-  }
-
-  private async _showOrigin(image: Image): Promise<void> {
-    const { trans } = this.context;
-    const lines: [string, string][] = [
-      [trans.__('File'), image.path],
-      [trans.__('From'), image.origin ?? trans.__('not known')],
-      [trans.__('Digest'), image.digest ?? trans.__('not known')],
-      [trans.__('Kernels'), image.kernels.join(', ') || trans.__('none')]
-    ];
-    await showDialog({
-      title: nameOf(image.path),
-      body: (
-        <dl className="jp-apptainer-facts">
-          {lines.map(([term, fact]) => (
-            <div key={term}>
-              <dt>{term}</dt>
-              <dd>{fact}</dd>
-            </div>
-          ))}
-        </dl>
-      ),
-      buttons: [Dialog.okButton({ label: trans.__('Close') })]
-    });
   }
 }

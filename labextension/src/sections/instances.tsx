@@ -1,3 +1,4 @@
+import { CommandIDs } from '../commandIDs';
 import { Instance, request } from '../api';
 import { confirm } from '../dialogs';
 import { formatAge, formatBytes, nameOf } from '../format';
@@ -18,7 +19,7 @@ export class InstancesSection extends Section<Instance[]> {
   }
 
   private _renderInstance(instance: Instance): JSX.Element {
-    const { trans, refresh } = this.context;
+    const { trans, execute, refresh } = this.context;
     const label = nameOf(instance.label);
     return (
       <li key={instance.name} className="jp-apptainer-item">
@@ -32,6 +33,13 @@ export class InstancesSection extends Section<Instance[]> {
           {nameOf(instance.image)} · {formatBytes(instance.memory_bytes)} · {formatAge(instance.started_at)}
         </div>
         <div className="jp-apptainer-actions">
+          {instance.state === 'running' && (
+            <ActionButton
+              label={trans.__('Terminal')}
+              about={label}
+              action={() => execute(CommandIDs.openTerminal, { instance: instance.name })}
+            />
+          )}
           <ActionButton
             label={trans.__('Stop…')}
             about={label}

@@ -1,5 +1,6 @@
 import { INotebookTracker } from '@jupyterlab/notebook';
 
+import { CommandIDs } from '../commandIDs';
 import { Instance } from '../api';
 import { formatAge, formatBytes, nameOf } from '../format';
 import { Resource } from '../resource';
@@ -53,6 +54,10 @@ export class NotebookSection extends Section<Instance[]> {
           <ActionButton
             label={trans.__('Environment…')}
             action={() => execute('apptainer:choose-environment')}
+          />
+          <ActionButton
+            label={trans.__('Terminal')}
+            action={() => execute(CommandIDs.openTerminal, { instance: instance.name })}
           />
         </div>
       </>
