@@ -26,7 +26,7 @@ from tests import world
 
 STARTER_KERNEL = "apptainer-starter"
 
-pytest_plugins = ("tests.examples", "tests.gpu.world", "tests.laboratory")
+pytest_plugins = ("tests.examples", "tests.gpu.world", "tests.laboratory", "tests.watchdog")
 
 _HOST_ENVIRONMENT = dict(os.environ)
 _HOST_KERNEL_FOLDERS = tuple(jupyter_path("kernels"))
@@ -145,11 +145,13 @@ def nothing_left_behind(places: Places) -> Iterator[None]:
 def leaves_no_trace(request: pytest.FixtureRequest, places: Places) -> Iterator[None]:
     """Each test gives back the environment variables; an integration test also ends its processes and removes its files."""
     variables = _load_variables()
-    processes = frozenset(_iter_ours())
-    files = world.list_files(places.runtime, places.scratch)
+    # Looking at all processes takes longer than most of the other tests.
+    is_integration = _is_integration(request.node)
+    processes = frozenset(_iter_ours()) if is_integration else frozenset()
+    files = world.list_files(places.runtime, places.scratch) if is_integration else frozenset()
     yield
     assert _load_variables() == variables, "the test changed os.environ"
-    if _is_integration(request.node):
+    if is_integration:
         left = world.find_leftovers(_iter_ours, processes)
         assert not left, "processes left behind:\n" + "\n".join(map(str, left))
         new = sorted(world.list_files(places.runtime, places.scratch) - files)

@@ -189,7 +189,7 @@ def test_readers_see_the_old_or_the_new_and_never_a_part(tmp_path: Path) -> None
             for text in texts:
                 write_private_file(path, text)
 
-    writer = threading.Thread(target=write)
+    writer = threading.Thread(target=write, daemon=True)
     writer.start()
     try:
         assert all(path.read_text() in texts for _ in range(200))
@@ -209,7 +209,7 @@ def test_two_threads_that_write_the_same_file_do_not_disturb_each_other(tmp_path
         except OSError as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcd"]
+    threads = [threading.Thread(target=write, args=(letter,), daemon=True) for letter in "abcd"]
     for thread in threads:
         thread.start()
     for thread in threads:

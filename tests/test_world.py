@@ -65,6 +65,7 @@ def run_inner_pytest(folder: Path, source: str, *options: str) -> subprocess.Com
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
 
 
@@ -99,3 +100,21 @@ def test_trace_of_a_test_fails_the_run(tmp_path: Path, source: str, complaint: s
         os.kill(int(name), signal.SIGKILL)
     assert answer.returncode != 0
     assert complaint in answer.stdout
+
+
+def test_a_child_or_a_thread_that_never_ends_does_not_keep_a_run_from_ending(tmp_path: Path) -> None:
+    source = """
+import subprocess, threading
+from tests import watchdog
+
+watchdog._LIMIT_S = watchdog._GRACE_S = watchdog._AGAIN_S = watchdog._EXIT_S = 0.5
+
+def test_it():
+    threading.Thread(target=threading.Event().wait, name="the-waiting-one").start()
+    with subprocess.Popen(["sleep", "600"]):
+        assert False, "leaves a block that waits for a child"
+"""
+    answer = run_inner_pytest(tmp_path, source)
+    assert answer.returncode != 0
+    assert "leaves a block" in answer.stdout
+    assert "the-waiting-one" in answer.stderr

@@ -95,7 +95,7 @@ def test_lock_lets_one_in_at_a_time_and_says_that_it_waits(tmp_path: Path) -> No
         with hold_lock(tmp_path / "locks" / "one", on_wait=waits.set):
             entered.set()
 
-    thread = threading.Thread(target=enter)
+    thread = threading.Thread(target=enter, daemon=True)
     with hold_lock(tmp_path / "locks" / "one"):
         thread.start()
         assert waits.wait(10)

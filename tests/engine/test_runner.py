@@ -100,7 +100,7 @@ def test_text_is_handed_out_while_the_program_runs_and_in_order(run: Run, tmp_pa
         heard.append((stream, text))
         if "first" in text:
             # The program waits for this: had its text been kept until the end, neither would ever go on.
-            threading.Thread(target=go.write_text, args=("x",)).start()
+            threading.Thread(target=go.write_text, args=("x",), daemon=True).start()
 
     run(build(f"print('first', flush=True); open({str(go)!r}).read(); print('second')"), on_text=on_text)
     assert "".join(text for _, text in heard) == "first\nsecond\n"
@@ -171,7 +171,7 @@ def test_a_character_in_two_pieces_is_one(run: Run, tmp_path: Path) -> None:
 
     def on_text(_: str, text: str) -> None:
         if text == "a":
-            threading.Thread(target=go.write_text, args=("x",)).start()
+            threading.Thread(target=go.write_text, args=("x",), daemon=True).start()
 
     assert run(build(code), on_text=on_text).stdout == "a€"
 

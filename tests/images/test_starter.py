@@ -45,7 +45,7 @@ class Built:
         self.engine, self.places = engine, places
         self.told: list[list[str]] = [[], []]
         self.images: list[Path] = []
-        threads = [threading.Thread(target=self._build, args=(told,)) for told in self.told]
+        threads = [threading.Thread(target=self._build, args=(told,), daemon=True) for told in self.told]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -152,7 +152,7 @@ def test_children_are_those_of_all_threads() -> None:
         done.wait()
 
     started = threading.Event()
-    thread = threading.Thread(target=start)
+    thread = threading.Thread(target=start, daemon=True)
     thread.start()
     started.wait()
     processes.append(subprocess.Popen(["sleep", "300"]))

@@ -216,7 +216,7 @@ def test_the_instance_dies_while_the_kernel_starts(
                     entry.instance.init.send_signal(signal.SIGKILL)
                     return
 
-    killer = threading.Thread(target=kill_init)
+    killer = threading.Thread(target=kill_init, daemon=True)
     killer.start()
     text = start_raw({"command": ["sh", "-c", "sleep 60; echo {connection_file}"]})
     killer.join()
