@@ -43,6 +43,9 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out tests that are for root, or for an ordinary user: they are not skipped, they are the other run's."""
+    lost = [item.nodeid for item in items if item.get_closest_marker("user") and item.get_closest_marker("root")]
+    if lost:
+        raise pytest.UsageError(f"marked for root and for an ordinary user, so nobody would run it: {', '.join(lost)}")
     other = "user" if os.geteuid() == 0 else "root"
     others = [item for item in items if item.get_closest_marker(other)]
     items[:] = [item for item in items if item not in others]

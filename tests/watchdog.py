@@ -58,15 +58,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_unconfigure() -> None:
-    """See to it that this process exits."""
-    names = [
-        thread.name for thread in threading.enumerate() if not (thread.daemon or thread is threading.main_thread())
-    ]
-    if names:
-        print(f"threads that do not end: {', '.join(names)}", file=sys.stderr, flush=True)
-        timer = threading.Timer(_EXIT_S, os._exit, [1])
-        timer.daemon = True
-        timer.start()
+    """See to it that this process exits: idle threads of a pool end by themselves, others may not."""
+    timer = threading.Timer(_EXIT_S, _exit)
+    timer.daemon = True
+    timer.start()
+
+
+def _exit() -> None:
+    names = [thread.name for thread in threading.enumerate() if not thread.daemon]
+    print(f"still there {_EXIT_S:.0f} s after the last test: {', '.join(names)}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _find_limit(item: pytest.Item) -> float:

@@ -12,6 +12,9 @@ from jupyter_apptainer.instances.ledger import load_entry
 from jupyter_apptainer.places import Places
 from tests.cli.conftest import Server, StartServer, run
 
+# The same for every user, and slow.
+pytestmark = pytest.mark.user
+
 
 def list_rows() -> list[dict[str, object]]:
     done = run("instance", "list", "--json")

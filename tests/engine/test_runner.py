@@ -27,6 +27,9 @@ from jupyter_apptainer.engine.output import KEPT_OUTPUT, OnText
 from jupyter_apptainer.engine.runner import AsyncRunner, Runner, spawn
 from jupyter_apptainer.errors import ApptainerError, CommandError, CommandTimeout, EngineNotFound
 
+# The same for every user, and slow.
+pytestmark = pytest.mark.root
+
 Run = Callable[..., Completed]
 
 

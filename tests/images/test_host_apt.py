@@ -85,7 +85,7 @@ def test_lists_are_kept_for_the_next_build_whole_or_not_at_all(tmp_path: Path) -
     assert len(list((tmp_path / "cache/apt").iterdir())) == 1
 
 
-@pytest.mark.user
+@pytest.mark.root
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_lists_are_there_when_the_step_that_fetched_them_is_not_run_again(

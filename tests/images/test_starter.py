@@ -1,4 +1,7 @@
-"""The starter image, built for real from what this host can reach."""
+"""The starter image, which `jupyter apptainer quickstart` has built from what this host can reach, and how a build goes.
+
+The real one takes more than a minute, and every run of the tests begins with it; here a small one is built in its place.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,33 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from jupyter_apptainer.engine.apt import Mirror, find_mirror
-from jupyter_apptainer.engine.command import Completed
-from jupyter_apptainer.engine.environment import build_engine_environment
 from jupyter_apptainer.engine.locate import EngineInfo
-from jupyter_apptainer.engine.options import build_exec
-from jupyter_apptainer.engine.runner import Runner
 from jupyter_apptainer.engine.step import find_program
 from jupyter_apptainer.errors import BuildError
+from jupyter_apptainer.images import starter
 from jupyter_apptainer.images.host_settings import HostSettings
 from jupyter_apptainer.images.starter import (
+    Source,
     build_starter_image,
     choose_debian_source,
     is_registry_reachable,
     load_definition,
 )
 from jupyter_apptainer.places import Places
+from tests.images.conftest import Ask
 
-# A build takes more than a minute, and root builds one too when their run begins: `jupyter apptainer quickstart`.
+# The same for every user.
 pytestmark = pytest.mark.user
 
+SMALL_DEFINITION = "Bootstrap: localimage\nFrom: {{ FROM }}\n%post\n    echo '== Nearly done'\n"
 CLOSED_PORT = "http://127.0.0.1:9"
 LZ4 = 5
 
@@ -54,25 +59,33 @@ class Built:
     def _build(self, told: list[str]) -> None:
         self.images.append(build_starter_image(self.engine, self.places, on_progress=told.append))
 
-    def run(self, *argv: str) -> str:
-        env = build_engine_environment({**os.environ, "HOME": str(self.places.data)})
-        done: Completed = Runner().run(build_exec(self.engine, str(self.images[0]), argv, env, timeout_s=60))
-        return done.stdout
+
+def make_small(patch: pytest.MonkeyPatch, base: Path) -> None:
+    """Have the starter image made of `base`."""
+    patch.setattr(starter, "load_definition", lambda: SMALL_DEFINITION)
+    patch.setattr(starter, "is_registry_reachable", lambda *_: False)
+    patch.setattr(starter, "choose_debian_source", lambda *_: Source("a small image", {"FROM": str(base)}))
 
 
 @pytest.fixture(scope="module")
-def built(engine: EngineInfo, places: Places, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The product of one real build; the other tests of this module look at it."""
+def built(engine: EngineInfo, places: Places, small_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The product of one build; other tests of this module look at it."""
     folder = tmp_path_factory.mktemp("starter")
-    return Built(engine, replace(places, data=folder / "data", cache=folder / "cache", scratch=folder / "scratch"))
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch, small_image)
+        return Built(engine, replace(places, data=folder / "data", cache=folder / "cache", scratch=folder / "scratch"))
+
+
+@pytest.fixture
+def run(starter_image: Path, ask: Ask) -> Callable[..., str]:
+    """Run a program in the starter image and return what it prints."""
+    return partial(ask, starter_image)
 
 
 def list_folder(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.exists() else []
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_two_calls_at_once_build_once(built: Built) -> None:
     assert len(set(built.images)) == 1
     waited = [told for told in built.told if told == ["Waiting for another build of the image to end"]]
@@ -80,7 +93,8 @@ def test_two_calls_at_once_build_once(built: Built) -> None:
     assert sum("Compressing" in told for told in built.told) == 1
 
 
-def test_next_call_returns_what_is_there(built: Built) -> None:
+def test_next_call_returns_what_is_there(built: Built, small_image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(monkeypatch, small_image)
     before = built.images[0].stat()
     told: list[str] = []
     assert build_starter_image(built.engine, built.places, on_progress=told.append) == built.images[0]
@@ -97,47 +111,43 @@ def test_build_leaves_nothing_but_the_image(built: Built) -> None:
     ]
 
 
-def test_image_has_what_a_first_notebook_needs(built: Built) -> None:
+def test_image_has_what_a_first_notebook_needs(run: Callable[..., str]) -> None:
     code = (
         "import sys, json, ipykernel, ipywidgets, matplotlib.pyplot; from numpy import *;"
         "print(json.dumps([sys.version_info[:2], sys.executable, int(ipykernel.__version__.split('.')[0])]))"
     )
-    version, executable, ipykernel = json.loads(built.run("python", "-c", code))
+    version, executable, ipykernel = json.loads(run("python", "-c", code))
     assert version >= [3, 11]
     assert executable == "/opt/venv/bin/python"
     assert ipykernel >= 6
 
 
-def test_image_is_compiled(built: Built) -> None:
+def test_image_is_compiled(run: Callable[..., str]) -> None:
     code = (
         "import importlib, os\n"
         "for name in ('asyncio.base_events', 'IPython.core.interactiveshell', 'ipykernel.kernelapp', 'numpy._core.numeric'):\n"
         "    assert os.path.exists(importlib.import_module(name).__cached__), name\n"
     )
-    built.run("python", "-c", code)
+    run("python", "-c", code)
 
 
-def test_image_is_compressed_with_lz4(built: Built) -> None:
-    data = built.images[0].read_bytes()
+def test_image_is_compressed_with_lz4(starter_image: Path) -> None:
+    data = starter_image.read_bytes()
     start = data.index(b"hsqs")
     assert int.from_bytes(data[start + 20 : start + 22], "little") == LZ4
 
 
-def test_image_can_install_further_packages(built: Built) -> None:
-    assert "pip" in built.run("python", "-m", "pip", "--version")
+def test_image_can_install_further_packages(run: Callable[..., str]) -> None:
+    assert "pip" in run("python", "-m", "pip", "--version")
 
 
-def test_nothing_of_the_hosts_network_stays_in_the_image(built: Built) -> None:
+def test_nothing_of_the_hosts_network_stays_in_the_image(run: Callable[..., str]) -> None:
     assert (
-        built.run(
-            "sh", "-c", "ls -A /mnt; cat /etc/apt/sources.list 2>/dev/null; ls -A /etc/apt/sources.list.d"
-        ).strip()
+        run("sh", "-c", "ls -A /mnt; cat /etc/apt/sources.list 2>/dev/null; ls -A /etc/apt/sources.list.d").strip()
         == ""
     )
-    assert built.run("sh", "-c", "ls /etc/pip.conf /opt/venv/pip.conf 2>/dev/null; true").strip() == ""
-    metadata = built.run(
-        "sh", "-c", "cat /.singularity.d/labels.json /.singularity.d/Singularity /.singularity.d/env/*"
-    )
+    assert run("sh", "-c", "ls /etc/pip.conf /opt/venv/pip.conf 2>/dev/null; true").strip() == ""
+    metadata = run("sh", "-c", "cat /.singularity.d/labels.json /.singularity.d/Singularity /.singularity.d/env/*")
     assert "mirrorurl" not in metadata
     if find_program("apt-get"):
         assert find_mirror().uri not in metadata

@@ -22,6 +22,9 @@ from jupyter_apptainer.kernels.spec import parse_container_spec
 from jupyter_apptainer.places import Places
 from tests.integration.conftest import TIMEOUT_S, RunningKernel, StartKernel
 
+# The same for every user, and slow.
+pytestmark = pytest.mark.user
+
 # A client of one's own, as hostile as it likes: `ask(line)` sends bytes, and returns the end or how the connection was cut.
 CLIENT = """
 import json, os, socket
@@ -309,7 +312,6 @@ def test_off_is_no_socket_at_all(start_kernel: StartKernel) -> None:
     assert not list(Path(kernel.provisioner.kernel.plan.private_dir).glob("bridge*"))  # type: ignore[union-attr]  # it runs
 
 
-@pytest.mark.root  # the same for every user
 def test_the_benchmark_measures(starter_image: Path, places: Places, tmp_path: Path) -> None:
     """No duration is looked at."""
     assert main(["--image", str(starter_image), "--rounds", "1", "--json", str(tmp_path / "figures")]) == 0

@@ -24,6 +24,9 @@ from tests.integration.conftest import (
     make_joining_manager,
 )
 
+# The same for every user, and slow.
+pytestmark = pytest.mark.user
+
 # What a process can be asked about itself.
 FACTS = """
 import json, os, resource, signal, sys

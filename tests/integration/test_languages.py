@@ -42,7 +42,7 @@ From: {starter}
         install r-cran-irkernel >/dev/null
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.user]
+pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,9 @@ from jupyter_apptainer.places import Places
 from tests.integration.conftest import TIMEOUT_S, RunningKernel, StartKernel
 from tests.integration.test_debugger import CELL, Debugger
 
+# The same for every user, and slow.
+pytestmark = pytest.mark.root
+
 PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
 NAME = "t-lent"
 
@@ -183,7 +186,6 @@ def test_the_connection_can_be_encrypted(added: subprocess.CompletedProcess[str]
     assert kernel.value("6 * 7") == 42
 
 
-@pytest.mark.user
 def test_packages_of_a_layer_win_and_the_ipykernel_fits_them(
     added: subprocess.CompletedProcess[str],
     start_kernel: StartKernel,

@@ -13,6 +13,9 @@ from jupyter_client.manager import KernelManager
 
 from jupyter_apptainer.engine.locate import EngineInfo
 
+# The same for every user, and slow.
+pytestmark = pytest.mark.root
+
 TIMEOUT_S = 60.0
 PROMPT = "In \\[\\d+\\]: "
 

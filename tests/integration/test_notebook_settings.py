@@ -30,6 +30,9 @@ from tests.integration.conftest import TIMEOUT_S, list_entries
 from tests.integration.server import Channels, Server
 from tests.kernels.test_settle import HOSTILE
 
+# The same for every user, and slow.
+pytestmark = pytest.mark.root
+
 # A kernel that sees little, so that a notebook could widen it; one whose image does not exist, so that a notebook must choose.
 NARROW = "narrow"
 EMPTY = "empty"

@@ -1,8 +1,7 @@
 """Images of another time: Python 2.7 with ipykernel 4, Debian's Python 3.9 with one that is lent, and with its own ipykernel 6;
 what was written for their packages runs in them, and no longer with today's.
 
-The image is made of Debian 11's packages, unpacked as an ordinary user does it, and of wheels from PyPI. That takes half a
-minute, so only the ordinary user's run does it.
+The image is made of Debian 11's packages, unpacked, and of wheels from PyPI. That takes half a minute, so one run does it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from jupyter_apptainer.places import Places
 from tests.integration.conftest import SLEEP, TIMEOUT_S, MakeKernelspec, RunningKernel, StartKernel, remove_overlay
 from tests.integration.test_clients import build_notebook, execute
 
-pytestmark = [pytest.mark.user, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 SUITE = "bullseye"
 # All that Python 2.7, 3.9 and a shell need; this release does not change any more.

@@ -19,6 +19,9 @@ from tests.cli.conftest import run
 from tests.integration.conftest import TIMEOUT_S, MakeKernelspec, list_entries
 from tests.integration.server import TOKEN, Channels, Server
 
+# The same for every user, and slow.
+pytestmark = pytest.mark.user
+
 SCHEMA = "https://events.jupyter.org/jupyter_apptainer/kernel_start/v1"
 
 
@@ -142,7 +145,6 @@ def test_a_kernel_that_waits_is_listed_and_can_be_reached_and_ended(
     assert_gone(entry, places)
 
 
-@pytest.mark.user
 def test_an_adopted_kernel_that_dies_is_started_again(
     servers: list[Server], make_kernelspec: MakeKernelspec, tmp_path: Path, places: Places
 ) -> None:
@@ -158,7 +160,6 @@ def test_an_adopted_kernel_that_dies_is_started_again(
         assert channels.run("print(1)") == ("ok", "1\n")
 
 
-@pytest.mark.user
 def test_a_persistent_kernel_outlives_a_server_that_ends_by_itself(
     servers: list[Server], make_kernelspec: MakeKernelspec, tmp_path: Path, places: Places
 ) -> None:
@@ -196,7 +197,6 @@ def test_without_a_server_the_lease_ends_the_kernel(
     assert not Path(entry.connection_file).exists()
 
 
-@pytest.mark.user
 def test_a_server_of_another_folder_leaves_the_kernel_alone(
     servers: list[Server], make_kernelspec: MakeKernelspec, tmp_path: Path, places: Places
 ) -> None:
@@ -212,7 +212,6 @@ def test_a_server_of_another_folder_leaves_the_kernel_alone(
     second.wait_log("Attached kernel")
 
 
-@pytest.mark.user
 def test_the_phases_of_a_start_are_events(
     servers: list[Server], make_kernelspec: MakeKernelspec, tmp_path: Path, starter_image: Path
 ) -> None:
