@@ -420,6 +420,7 @@ class Magics:
         """Apptainer on the host of this kernel, as far as the kernel's bridge admits.
 
         %apptainer                              what this kernel runs in
+        %apptainer panel                        kernels, images, GPUs, ... of the host, with buttons
         %apptainer [OPTIONS] COMMAND...         any command line of apptainer; images, ps, kernel list, image list, ... are ours
         %%apptainer [OPTIONS] build IMAGE       the cell is a definition file (--dockerfile, --environment, --requirements: one of these)
         %%apptainer [OPTIONS] exec IMAGE [CMD]  the cell is CMD's standard input (default: sh)
@@ -428,6 +429,8 @@ class Magics:
         """
         options = Options(split_line(line))
         words = options.words
+        if words == ["panel"]:
+            return panel()
         if not words or words == ["status"]:
             return Status(Call("status").finish().check().value or {})
         space = self.shell.user_ns
@@ -489,6 +492,61 @@ class Magics:
                 return
             if isinstance(answer.value, str):
                 print("Hint: " + answer.value, file=sys.stderr)
+
+
+class Page:
+    """The panel where no widgets can be shown: as it was when it was asked for."""
+
+    def __init__(self, value: Dict[str, str]) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return self._value["text"]
+
+    def _repr_html_(self) -> str:
+        return self._value["html"]
+
+
+def panel(*, pause_after_s: float = 600.0) -> Any:
+    """Return the panel of the host, as far as this kernel's bridge admits it: `%apptainer panel`, `jupyter_apptainer.panel()`.
+
+    With ipywidgets 8 in the image it can be clicked; else it is a page. pause_after_s: when nobody has touched it for so long, it rests.
+    """
+    if not _has_widgets():
+        return Page(Call("panel", words=["page"], cwd=os.getcwd()).finish().check().value or {})
+    return _load_front().open_panel(Call, ApptainerError, os.getcwd(), pause_after_s)
+
+
+def _has_widgets() -> bool:
+    ipython = sys.modules.get("IPython")
+    if sys.version_info < (3, 9) or ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
+        return False
+    try:
+        import ipywidgets
+    except ImportError:
+        return False
+    return int(ipywidgets.__version__.split(".")[0]) >= 8
+
+
+def _load_front() -> Any:
+    """Return the module that shows the panel; its code comes from the host, so both are of one version."""
+    import linecache
+    import types
+
+    package = __name__ + "_front"
+    if package not in sys.modules:
+        sources = Call("panel", words=["code"], cwd=os.getcwd()).finish().check().value or []
+        sys.modules[package] = types.ModuleType(package)
+        sys.modules[package].__path__ = []
+        for name, source in sources:
+            file = f"<panel>/{name}.py"
+            module = types.ModuleType(package + "." + name)
+            module.__package__ = package
+            sys.modules[module.__name__] = module
+            # Tracebacks show lines of it.
+            linecache.cache[file] = (len(source), None, source.splitlines(True), file)
+            exec(compile(source, file, "exec"), module.__dict__)
+    return sys.modules[package + ".remote"]
 
 
 def _list_files(begun: str) -> List[Tuple[str, str]]:

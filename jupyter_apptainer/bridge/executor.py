@@ -1,6 +1,5 @@
-"""Processes of the host that carry out lines as a cell of a kernel there does: `magics.serve`, started by its name and kept for the next.
-
-One of them is always ready, so that a line does not wait for a Python to start.
+"""Processes of the host that answer for its doors, which are started by their names and kept for the next: `magics.serve` carries out lines
+as a cell of a kernel there does, `widgets.serve` knows what the panel shows.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from typing import Any
 
 from ..errors import BridgeError
 
-# A door of ours: nothing here may import it, it is above.
-_DOOR = "jupyter_apptainer.magics.serve"
+# Doors of ours: nothing here may import them, they are above.
+LINES = "jupyter_apptainer.magics.serve"
+PANELS = "jupyter_apptainer.widgets.serve"
 # It ends what it runs by the stop ladder, and a build removes its folders.
 _PATIENCE_S = 40.0
 _KEPT = 2
@@ -29,10 +29,10 @@ OnText = Callable[[str, str], None]
 class Executor:
     """One such process, with one line at a time."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], door: str) -> None:
         self._process = subprocess.Popen(
             # Under Python's `-m` the working directory comes first in its search path: here that is nobody's to write.
-            [sys.executable, "-m", _DOOR],
+            [sys.executable, "-m", door],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -104,10 +104,15 @@ class Executor:
 
 
 class Executors:
-    """Those of one worker. Safe to use from several threads."""
+    """Those of one worker for one door. Safe to use from several threads.
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    is_prepared: one of them is always ready, so that nobody waits for a Python to start.
+    """
+
+    def __init__(self, environ: Mapping[str, str], door: str = LINES, *, is_prepared: bool = True) -> None:
         self._environ = environ
+        self._door = door
+        self._is_prepared = is_prepared
         self._lock = threading.Lock()
         self._idle: list[Executor] = []
         self.prepare()
@@ -115,13 +120,13 @@ class Executors:
     def prepare(self) -> None:
         """Have one ready."""
         with self._lock:
-            if not self._idle:
-                self._idle.append(Executor(self._environ))
+            if self._is_prepared and not self._idle:
+                self._idle.append(Executor(self._environ, self._door))
 
     def run(self, record: Mapping[str, Any], on_text: OnText, stop: int) -> dict[str, Any] | None:
         """See `Executor.ask`."""
         with self._lock:
-            executor = self._idle.pop() if self._idle else Executor(self._environ)
+            executor = self._idle.pop() if self._idle else Executor(self._environ, self._door)
         answer = executor.ask(record, on_text, stop)
         with self._lock:
             is_kept = answer is not None and len(self._idle) < _KEPT

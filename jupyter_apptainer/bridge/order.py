@@ -46,7 +46,7 @@ def build_order(request: Request, setup: BridgeSetup) -> Order:
     """Decide what runs. Raises PolicyError for what the level does not admit, SpecError (from `grammar`) or BridgeError for what cannot be."""
     if setup.level != "full":
         return _build_reading(request, setup)
-    return Order(_translate(request, setup), request.stdin, _find_cwd(request, setup))
+    return Order(_translate(request, setup), request.stdin, find_cwd(request, setup))
 
 
 def _build_reading(request: Request, setup: BridgeSetup) -> Order:
@@ -80,7 +80,7 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _find_cwd(request: Request, setup: BridgeSetup) -> str:
+def find_cwd(request: Request, setup: BridgeSetup) -> str:
     found = setup.paths.find_host(request.cwd)
     if found is None or not os.path.isdir(found):
         raise BridgeError(

@@ -18,13 +18,13 @@ MAX_LINE_BYTES = 16 << 20
 LINE_TIMEOUT_S = 10.0
 _MAX_WORDS = 1000
 _MAX_WORD_CHARACTERS = 32 << 10
-Ask = Literal["run", "status", "complete", "path"]
+Ask = Literal["run", "status", "complete", "path", "panel"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """ask: what is wanted. words: of the command line, already split. stdin: the cell's body. cwd: the caller's, as the container has it.
-    wanted, given: variables of a Python body by name, and the values of those that there are."""
+    wanted, given: variables of a Python body by name, and the values of those that there are; of the panel, what was filled in."""
 
     ask: Ask
     words: tuple[str, ...] = ()

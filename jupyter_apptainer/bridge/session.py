@@ -15,7 +15,8 @@ from ..errors import ApptainerError
 from .executor import Executors
 from .hints import explain_missing
 from .model import BridgeSetup
-from .order import Order, build_order
+from .order import Order, build_order, find_cwd
+from .panel import admit, build_record, restrict
 from .request import Request, parse_request, read_line
 from .status import build_status, render_status
 
@@ -27,12 +28,15 @@ _STOPPED: dict[str, object] = {"code": 130, "error": None, "value": None}
 
 
 class Session:
-    """Serves one client on a thread of its own. log: takes one line for people."""
+    """Serves one client on a thread of its own. executors: carry out lines; panels: know what the panel shows. log: takes one line for people."""
 
-    def __init__(self, connection: socket.socket, setup: BridgeSetup, executors: Executors, log: Log) -> None:
+    def __init__(
+        self, connection: socket.socket, setup: BridgeSetup, executors: Executors, panels: Executors, log: Log
+    ) -> None:
         self._connection = connection
         self._setup = setup
         self._executors = executors
+        self._panels = panels
         self._log = log
 
     def serve(self) -> None:
@@ -66,13 +70,14 @@ class Session:
                 return _succeed({**status, "text": render_status(status)})
             case "complete":
                 return self._complete(request)
+            case "panel":
+                return self._serve_panel(request)
             case "path":
                 path = request.words[0] if request.words else ""
                 return _succeed(explain_missing(path, request.cwd, self._setup))
 
     def _run(self, request: Request) -> dict[str, object]:
         order = build_order(request, self._setup)
-        self._log(f"runs: {render(order)}")
         record: dict[str, object] = {
             "words": order.words,
             "body": order.body,
@@ -81,6 +86,25 @@ class Session:
         }
         if request.wanted:
             record |= {"wanted": request.wanted, "given": request.given}
+        return self._carry_out(order, record)
+
+    def _serve_panel(self, request: Request) -> dict[str, object]:
+        record = build_record(request, self._setup, find_cwd)
+        event = self._panels.run(record, self._send_text, self._connection.fileno())
+        if event is None:
+            return _STOPPED
+        if event.get("error"):
+            return {"code": 1, "error": event["error"], "value": None}
+        if record["ask"] != "act":
+            return _succeed(restrict(event["value"], self._setup))
+        words = tuple(event["value"])
+        admit(words, self._setup.level)
+        order = Order(words, None, record["cwd"])
+        own = {"is_own": True, "words": words, "cwd": order.cwd, "kernel": self._setup.kernel_id}
+        return {**self._carry_out(order, own), "value": {"is_task": "--detach" in words}}
+
+    def _carry_out(self, order: Order, record: Mapping[str, object]) -> dict[str, object]:
+        self._log(f"runs: {render(order)}")
         event = self._executors.run(record, self._send_text, self._connection.fileno())
         if event is None:
             return _STOPPED

@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from ..errors import ApptainerError, BridgeError
 from ..instances.process import read_namespace
-from .executor import Executors
+from .executor import PANELS, Executors
 from .model import BridgeSetup
 from .order import clean_environment
 from .session import Session
@@ -61,7 +61,9 @@ class Worker:
         self._server = server
         self._setup = setup
         self._log = log
-        self._executors = Executors(clean_environment(os.environ))
+        environ = clean_environment(os.environ)
+        self._executors = Executors(environ)
+        self._panels = Executors(environ, PANELS, is_prepared=False)
         self._sessions: dict[threading.Thread, socket.socket] = {}
 
     def run(self) -> None:
@@ -95,7 +97,7 @@ class Worker:
                     json.dumps({"end": {"code": 1, "error": error.to_json(), "value": None}}).encode() + b"\n"
                 )
             return
-        session = Session(connection, self._setup, self._executors, self._log)
+        session = Session(connection, self._setup, self._executors, self._panels, self._log)
         thread = threading.Thread(target=session.serve, daemon=True)
         self._sessions[thread] = connection
         thread.start()
@@ -112,6 +114,7 @@ class Worker:
         for thread in self._sessions:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._executors.close()
+        self._panels.close()
 
 
 def check_peer(connection: socket.socket, setup: BridgeSetup) -> None:

@@ -31,7 +31,7 @@ from ..kernels.spec import parse_container_spec, resolve_paths
 from ..places import find_places
 from .container_options import add_container_options, build_config
 from .kernel_discover import add_discover_parser
-from .kernel_restart import add_restart_verb
+from .kernel_restart import add_restart_verb, restart_edited
 from .kernel_sources import add_source_options, count_errors, load_source, print_remarks
 from .kernel_write import add_scope_options, merge_config, probe_spec, write_kernel
 from .output import GREEN, RED, YELLOW, is_yes, paint, print_json, print_note, print_table
@@ -65,6 +65,7 @@ examples:
   jupyter apptainer kernel edit torch --image ~/images/torch-2.sif
   jupyter apptainer kernel edit torch --env OMP_NUM_THREADS=8 --unset binds
   jupyter apptainer kernel edit torch --memory 16G --cpus 4
+  jupyter apptainer kernel edit torch --bind ~/data --restart analysis.ipynb
 """
 
 
@@ -177,6 +178,11 @@ def _add_edit_parser(commands: Any) -> None:
         help="set a field of kernel.json back to its default; can be repeated",
     )
     edit.add_argument("--display-name", metavar="TEXT", help="what people see")
+    edit.add_argument(
+        "--restart",
+        metavar="KERNEL",
+        help="then start this running kernel anew with it, in a new container; its variables are lost",
+    )
     edit.add_argument("--no-check", action="store_true", help="do not look whether the image can run the kernel")
     edit.set_defaults(func=_edit)
 
@@ -232,7 +238,7 @@ def _edit(arguments: argparse.Namespace) -> int:
             version = probe.python_version if probe else None
             display_name = build_display_name(spec, name=found.name, language=found.language, version=version)
     print(edit_kernelspec(arguments.name, changes, display_name=display_name, debugger=debugger))
-    return 0
+    return restart_edited(arguments.restart) if arguments.restart else 0
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..config import ApptainerConfig, load_config
-from ..kernels.change import change_kernel
+from ..kernels.change import Change, change_kernel
 from ..kernels.describe import hide_secrets
 from ..kernels.fields import FIELDS
 from ..places import find_places
@@ -63,8 +63,19 @@ def _restart(arguments: argparse.Namespace) -> int:
         print(change.notebook)
         print_note("its file has changed: reload it (File > Reload from Disk) before you save it")
     if change.is_ended:
-        print_note(f"kernel {change.kernel_id[:8]} was ended; its server starts it anew within seconds")
+        _note_end(change)
     return 0
+
+
+def restart_edited(pattern: str) -> int:
+    """Start a running kernel anew, for its kernel.json has changed."""
+    change = change_kernel(find_places(), pattern, {}, ApptainerConfig(config=load_config()), os.environ)
+    _note_end(change)
+    return 0
+
+
+def _note_end(change: Change) -> None:
+    print_note(f"kernel {change.kernel_id[:8]} was ended; its server starts it anew within seconds")
 
 
 def _keep_names(config: dict[str, object], arguments: argparse.Namespace) -> dict[str, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +21,7 @@ from traitlets import Dict
 from traitlets.config import Config
 
 from ..config import ApptainerConfig, load_config
-from ..errors import ApptainerError, ConnectionImpossible
+from ..errors import ApptainerError, ConnectionImpossible, SpecError
 from ..images.probe import is_python_command
 from ..instances.janitor import sweep
 from ..places import find_places
@@ -28,6 +29,7 @@ from .attach import attach, find_orphan
 from .connection import build_ipc_prefix
 from .container import ContainerKernel
 from .events import Announcer
+from .kernelspecs import get_kernelspec
 from .notebook import find_notebook
 from .parameters import check_parameters
 from .paths import map_to_host
@@ -241,7 +243,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
         for leftover in sweep(find_places()):
             self.log.warning("Ended %s: %s", leftover.entry.name, leftover.reason)
         preparation = prepare_launch(
-            self.container,
+            self._read_config(),
             settings=self.settings,
             kernel_id=self.kernel_id or "",
             cwd=os.path.abspath(kwargs.get("cwd") or os.getcwd()),
@@ -261,6 +263,17 @@ class ApptainerProvisioner(KernelProvisionerBase):
         taken = spares.take(preparation) if token is None else None
         self._spare = taken.kernel if taken else None
         return taken.preparation if taken else preparation
+
+    def _read_config(self) -> Mapping[str, Any]:
+        """A new container of a kernel that has run is made of what kernel.json says now: the server has read it before."""
+        manager: Any = self.parent
+        if not self._has_run or manager is None:
+            return self.container
+        try:
+            found = get_kernelspec(manager.kernel_name)
+        except SpecError:
+            return self.container
+        return found.config if str(found.folder) == self.kernel_spec.resource_dir else self.container
 
     def _find_root(self) -> str | None:
         """Return the folder that the server shows; None where no server but a program starts the kernel."""

@@ -1,57 +1,41 @@
-"""A process that carries out lines: of cells in the background, and of kernels in containers, whose bridge starts it by its name.
-
-Requests come on standard input and are served one after the other; events and an answer to each go to standard output, a line of JSON
-each. An interrupt ends what runs through the stop ladder, and then this process. The end of standard input means that whoever asks is
-gone, and does the same.
-"""
+"""A process that carries out lines: of cells in the background, and of kernels in containers, whose bridge starts it by its name."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
-import threading
-from queue import SimpleQueue
+from functools import partial
 from typing import Any
 
+from ..bridge.serving import send, serve
 from ..errors import ApptainerError
 from .candidates import find_candidates
 from .host import Host
 from .jobs import write_answer
 from .model import Answer, Request
+from .own_words import run_own
 from .variables import Exchange
 
 
 def main() -> int:
     """Serve until standard input ends."""
-    # Also where a batch script has started all of us in its background, so that it is ignored.
-    signal.signal(signal.SIGINT, _interrupt_once)
-    requests: SimpleQueue[dict[str, Any]] = SimpleQueue()
-    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
-    host = Host()
+    return serve(partial(_answer, Host()))
+
+
+def _answer(host: Host, record: dict[str, Any]) -> dict[str, Any]:
+    if "complete" in record:
+        return {"candidates": _complete(host, record)}
+    return _run_own(record) if record.get("is_own") else _run(host, record)
+
+
+def _run_own(record: dict[str, Any]) -> dict[str, Any]:
+    """Carry out what the bridge has chosen itself: a command line of ours, also where the engine has a word like it."""
+    words = tuple(record["words"])
     try:
-        while True:
-            record = requests.get()
-            _send({"candidates": _complete(host, record)} if "complete" in record else _run(host, record))
-    except KeyboardInterrupt:
-        return 130
-
-
-def _interrupt_once(signum: int, frame: object) -> None:
-    # Whoever interrupts also closes standard input, which counts as another: that must not cut the stop ladder short.
-    signal.signal(signal.SIGINT, lambda signum, frame: None)
-    raise KeyboardInterrupt
-
-
-def _read_requests(requests: SimpleQueue[dict[str, Any]]) -> None:
-    # The descriptor, not `sys.stdin`: its lock would keep the interpreter from ending.
-    rest = b""
-    while data := os.read(0, 1 << 16):
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            requests.put(json.loads(line))
-    os.kill(os.getpid(), signal.SIGINT)
+        answer = run_own(words, Request(words, None, record["cwd"], record["kernel"]), _send_text, os.environ)
+    except ApptainerError as error:
+        answer = Answer(2, error=error)
+    return {"answer": write_answer(answer)}
 
 
 def _run(host: Host, record: dict[str, Any]) -> dict[str, Any]:
@@ -85,11 +69,7 @@ def _complete(host: Host, record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _send_text(stream: str, text: str) -> None:
-    _send({"stream": stream, "text": text})
-
-
-def _send(event: object) -> None:
-    print(json.dumps(event), flush=True)
+    send({"stream": stream, "text": text})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The panel: what runs where, and buttons for what one would type. ipywidgets enters in `view`, `page` and `fields`, at first use.
+"""The panel: what runs where, and buttons for what one would type. ipywidgets enters in `front`, at first use.
 
-`model`, `sections` and `markup` know no widgets: they are what the panel is where there are none.
+`front` is its face, which knows nothing of this host; `sections` is what it shows of the host, and what can be done with it.
 """
 
 from .panel import panel

@@ -8,21 +8,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from .model import Words
+from .front.model import Words
+from .front.source import Outcome
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a command. output: what it answered. message: what it told a person."""
-
-    words: Words
-    is_ok: bool
-    output: str
-    message: str
 
 
 class Commands:
@@ -57,7 +47,8 @@ class Commands:
             self._running.discard(process)
             is_wanted = not self._is_closed
         if is_wanted:
-            on_end(Outcome(words, process.returncode == 0, _COLOUR.sub("", output), _clean(errors)))
+            is_ok = process.returncode == 0
+            on_end(Outcome(is_ok, _COLOUR.sub("", output), _clean(errors), is_task="--detach" in words))
 
     def _open(self, words: Words) -> subprocess.Popen[str] | None:
         with self._lock:

@@ -10,26 +10,27 @@ from ..config import ApptainerConfig, load_config
 from ..engine.locate import find_engine
 from ..places import Places, find_places
 
-NO_ENGINE = "no engine on this machine: `jupyter apptainer engine install` gets one"
 IN_CONTAINER = (
-    "this notebook runs in a container, where the engine is out of reach: use the panel in a notebook of the host"
+    "this notebook runs in a container that has no bridge to its host: use the panel in a notebook of the host"
 )
+NO_ENGINE = "no engine on this machine: `jupyter apptainer engine install` gets one"
 
 
 @dataclass(frozen=True)
 class PanelContext:
-    """obstacle: why nothing can be started from here; empty where it can. cpu_seen: of each instance at the last look, when that was and
-    the processor time so far, both in seconds.
+    """obstacle: why nothing can be started from here; empty where it can. kernel_id: of the container kernel that asks over its bridge.
+    cpu_seen: of each instance at the last look, when that was and the processor time so far, both in seconds.
     """
 
     places: Places
     environ: Mapping[str, str]
     settings: ApptainerConfig
     obstacle: str
+    kernel_id: str = ""
     cpu_seen: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def find_context(environ: Mapping[str, str] | None = None) -> PanelContext:
+def find_context(environ: Mapping[str, str] | None = None, *, kernel_id: str = "") -> PanelContext:
     """Look once, when the panel opens."""
     env = os.environ if environ is None else environ
     settings = ApptainerConfig(config=load_config())
@@ -38,4 +39,4 @@ def find_context(environ: Mapping[str, str] | None = None) -> PanelContext:
         obstacle = IN_CONTAINER
     elif find_engine(settings.engine_path or None, environ=env, places=find_places(env)) is None:
         obstacle = NO_ENGINE
-    return PanelContext(find_places(env), env, settings, obstacle)
+    return PanelContext(find_places(env), env, settings, obstacle, kernel_id)

@@ -1,12 +1,16 @@
-"""All sections of the panel by their names, and one look at each of them for pages that nothing moves in."""
+"""All pages of the panel by their names, and this host as what is behind a panel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from ..gpu import Sampler
+from ..errors import ApptainerError
+from ..gpu import Sampler, Viewer
+from .commands import Commands
 from .context import PanelContext
-from .model import Section
+from .folders import list_folders
+from .front.model import Action, Section
+from .front.source import TITLES, Outcome, SourceError
 from .sections.gpu import build_gpu_section
 from .sections.images import load_images
 from .sections.instances import load_instances
@@ -14,22 +18,12 @@ from .sections.kernel import load_kernel
 from .sections.overlays import load_overlays
 from .sections.tasks import load_tasks
 
-TITLES: Mapping[str, str] = {
-    "kernel": "Kernel",
-    "images": "Images",
-    "overlays": "Overlays",
-    "instances": "Instances",
-    "gpu": "GPU",
-    "tasks": "Tasks",
-}
 _LOADERS: Mapping[str, Callable[[PanelContext], Section]] = {
     "images": load_images,
     "overlays": load_overlays,
     "instances": load_instances,
     "tasks": load_tasks,
 }
-
-
 # They show what the sampler has read; on the others nobody looks at GPUs.
 WITH_GPUS = frozenset({"kernel", "gpu"})
 
@@ -44,3 +38,44 @@ def load_section(name: str, context: PanelContext, sampler: Sampler) -> Section:
 def load_all(context: PanelContext, sampler: Sampler) -> list[Section]:
     """Load all of them."""
     return [load_section(name, context, sampler) for name in TITLES]
+
+
+class HostSource:
+    """A `Source`: reads the rooms, and runs command lines of ours."""
+
+    def __init__(self, context: PanelContext, sampler: Sampler) -> None:
+        self._context = context
+        self._sampler = sampler
+        self._commands = Commands(context.environ)
+        self._viewer: Viewer | None = None
+
+    def load(self, name: str) -> Section:
+        """See `Source`."""
+        try:
+            return load_section(name, self._context, self._sampler)
+        except (ApptainerError, OSError) as error:
+            raise SourceError(str(error)) from error
+
+    def load_all(self) -> Sequence[Section]:
+        """See `Source`."""
+        return [self.load(name) for name in TITLES]
+
+    def watch(self, name: str | None, on_news: Callable[[], None]) -> None:
+        """See `Source`. The first reading of a GPU is shown as soon as it is there."""
+        if name in WITH_GPUS and self._viewer is None:
+            self._viewer = self._sampler.watch(lambda _: on_news())
+        elif name not in WITH_GPUS and self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None
+
+    def list_folders(self, path: str) -> Sequence[str]:
+        """See `Source`."""
+        return list_folders(path)
+
+    def start(self, action: Action, on_end: Callable[[Outcome], None]) -> None:
+        """See `Source`."""
+        self._commands.start(action.words, on_end)
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._commands.close()

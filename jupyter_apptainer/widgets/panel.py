@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from typing import Any
 
-from ..gpu import Sampler
+from ..bridge import client
+from ..gpu import Sampler, find_sampler
 from .context import find_context
-from .loader import load_all
-from .markup import render_page, render_text
+from .front.markup import render_page, render_text
+from .loader import HostSource, load_all
 
 PAUSE_AFTER_S = 600.0
 
@@ -35,11 +37,14 @@ def panel(*, pause_after_s: float = PAUSE_AFTER_S) -> Any:
     pause_after_s: after how many seconds in which nobody touches it, it stops looking until somebody does; while a cell runs it goes on.
     Without ipywidgets (`pip install jupyter-apptainer[panel]`), or outside of a notebook, it is a page or a text.
     """
+    if client.VARIABLE in os.environ:
+        # In a container of ours, whose image has this package.
+        return client.panel(pause_after_s=pause_after_s)
     if not _is_in_kernel() or importlib.util.find_spec("ipywidgets") is None:
         return StaticPanel()
-    from .view import PanelView
+    from .front.view import PanelView
 
-    return PanelView(find_context(), pause_after_s=pause_after_s)
+    return PanelView(HostSource(find_context(), find_sampler()), pause_after_s=pause_after_s)
 
 
 def _is_in_kernel() -> bool:

@@ -98,4 +98,4 @@ def test_it_needs_nothing_but_the_standard_library_and_old_python_reads_it() -> 
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) if node.level == 0}
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
-    assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) == {"IPython"}
+    assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) == {"IPython", "ipywidgets"}

@@ -67,12 +67,12 @@ def desk(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]
         yield Desk(server, home / "work", find_places().images)
 
 
-def open_panel(page: Page) -> Locator:
-    """Run the first cell, and return the panel."""
+def open_panel(page: Page, index: int = 0) -> Locator:
+    """Run the first cell of the notebook that is in front, and return the panel. index: how many other panels the page has."""
     wait_idle(page)
-    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Control+Enter")
-    panel = page.locator(".jpa-panel").first
+    panel = page.locator(".jpa-panel").nth(index)
     expect(panel.get_by_role("button", name="Kernel")).to_be_visible()
     return panel
 
@@ -174,7 +174,7 @@ def test_from_an_image_in_a_registry_to_a_notebook_that_is_stopped(
             check_accessibility(page)
             keep_picture(panel, f"panel-images-{'-'.join(theme.lower().split()[1:])}")
 
-        write_notebook(desk.folder / "work.ipynb", "1 + 1", kernel="mine")
+        write_notebook(desk.folder / "work.ipynb", "%load_ext jupyter_apptainer\n%apptainer panel", kernel="mine")
         # JupyterLab asks for new kernels once a minute.
         page.evaluate("() => jupyterapp.serviceManager.kernelspecs.refreshSpecs()")
         open_notebook(page, "work.ipynb")
@@ -190,11 +190,34 @@ def test_from_an_image_in_a_registry_to_a_notebook_that_is_stopped(
         panel.get_by_role("button", name="Bind a folder…").click()
         panel.get_by_label("Folder", exact=True).fill(str(desk.folder.parent))
         panel.get_by_label("Folders there").select_option("data")
+        panel.get_by_role("button", name="Open the folder").click()
         expect(panel.get_by_label("Folder", exact=True)).to_have_value(str(desk.folder.parent / "data"))
         panel.get_by_label("As", exact=True).fill("/data")
         panel.get_by_label("For reading only").check()
+        panel.get_by_label("Restart now").check()
+        check_accessibility(page)
+        keep_picture(panel, "panel-bind-light")
         panel.get_by_role("button", name="Bind a folder", exact=True).click()
-        expect(panel.get_by_text(f"{desk.folder.parent}/data → /data")).to_be_visible()
+        # JupyterLab says that the kernel of the other notebook is started anew.
+        page.get_by_role("dialog").get_by_role("button", name="Ok", exact=True).click()
+        expect(panel.get_by_text(f"{desk.folder.parent}/data → /data (read only)")).to_be_visible()
+
+        panel.get_by_role("button", name="Command line", exact=True).click()
+        expect(panel.get_by_label("Command line")).to_have_value(re.compile("instance start"))
+
+        # The other notebook's kernel is in a container: its panel comes over the bridge, which only lets it read.
+        open_notebook(page, "work.ipynb")
+        inside = open_panel(page, 1)
+        expect(find_row(inside, "work.ipynb")).to_be_visible()
+        expect(inside.get_by_text("kernel edit mine --bridge full").first).to_be_visible()
+        open_tab(inside, "Images")
+        expect(find_row(inside, "starter.sif")).to_be_visible()
+        expect(inside.get_by_role("button", name="Pull…")).to_be_disabled()
+        inside.get_by_role("button", name="Inspect").click()
+        expect(inside.get_by_role("region", name="Inspect")).to_contain_text("made: here")
+        check_accessibility(page)
+        keep_picture(inside, "panel-container-light")
+        open_notebook(page, "panel.ipynb")
 
         panel.get_by_role("button", name="Stop", exact=True).click()
         panel.get_by_role("button", name="Yes, stop").click()

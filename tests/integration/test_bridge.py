@@ -44,6 +44,29 @@ def ask(*words, raw=None, **fields):
         return read_end(s)
 """
 
+PANEL = """
+import threading
+from dataclasses import replace
+shown = get_ipython().run_line_magic("apptainer", "panel")
+def load(page):
+    return shown._source.load(page)
+def press(action):
+    outcomes, over = [], threading.Event()
+    def end(outcome):
+        outcomes.append(outcome)
+        over.set()
+    shown._source.start(action, end)
+    over.wait(60)
+    return vars(outcomes[0])
+def click(page, label):
+    return press(next(action for action in load(page).rows[0].actions if action.label == label))
+def submit(page, label, **values):
+    section = load(page)
+    form = next(form for form in section.forms if form.label == label)
+    words = form.build({**{field.name: field.default for field in form.fields}, **values}, section.rows[0].key)
+    return press(replace(section.rows[0].actions[0], words=words))
+"""
+
 
 def start_module_kernel(name: str, config: dict[str, Any], cwd: Path) -> Iterator[RunningKernel]:
     add_kernelspec(name, parse_container_spec(config), display_name=name, debugger=True)
@@ -52,8 +75,11 @@ def start_module_kernel(name: str, config: dict[str, Any], cwd: Path) -> Iterato
     kernel = RunningKernel(manager, manager.client())
     try:
         kernel.connect()
-        # The worker comes with the first request, and stays.
-        assert kernel.run("%load_ext jupyter_apptainer\n%apptainer version\n" + CLIENT).status == "ok"
+        # The worker comes with the first request, and stays; so does what the panel asks.
+        assert (
+            kernel.run("%load_ext jupyter_apptainer\n%apptainer version\n" + CLIENT + PANEL + "load('tasks')").status
+            == "ok"
+        )
         yield kernel
     finally:
         kernel.end()
@@ -205,7 +231,42 @@ def test_nobody_else_can_use_it(reading: RunningKernel, full: RunningKernel) -> 
     assert full.run("%apptainer version").text[0].isdigit()
 
 
+def test_the_panel_reads_the_host_and_says_what_its_level_does_not_admit(reading: RunningKernel) -> None:
+    shown = reading.run("shown").data
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert "<h3>GPU</h3>" in shown["text/html"]
+    assert reading.instance.name in shown["text/plain"]
+    assert reading.value("load('kernel').rows[0].key") == reading.instance.name
+    reasons = reading.value("{each.label: each.reason for each in load('kernel').rows[0].actions}")
+    assert set(reasons.values()) == {
+        "the bridge of this kernel is `read`: `jupyter apptainer kernel edit t-read --bridge full` on the host opens it"
+    }
+    assert reading.value("click('images', 'Inspect')")["is_ok"]
+    # Who does not mind the grey buttons is refused by the host.
+    refused = reading.value("click('kernel', 'Stop')")
+    assert (refused["is_ok"], "`kernel stop` is refused" in refused["message"]) == (False, True)
+    assert not reading.value("submit('images', 'Pull', uri='docker://127.0.0.1:9/a')")["is_ok"]
+    assert reading.value("shown._source.list_folders('/')") == []
+    for words in (["act", "images", "x", "rm"], ["load", "../x"], ["code", "x"], ["act"], []):
+        assert reading.value(f"ask(*{words!r}, ask='panel')['error']['code']")
+
+
 # --- full
+
+
+def test_the_panel_acts_on_the_host(full: RunningKernel, starter_image: Path, places: Places) -> None:
+    assert "lib" in full.value("shown._source.list_folders('/usr')")
+    assert "ootstrap:" in full.value("click('images', 'Recipe')")["output"]
+    made = full.value("submit('images', 'Make a kernel', name='t-made')")
+    assert made["is_ok"], made
+    remove_kernelspec("t-made")
+    # What is filled in may be a path of the notebook's folder, and what cannot be is said by the host.
+    assert (
+        "no-such" in full.value("submit('kernel', 'Bind a folder', source='no-such', ro=False, now=False)")["message"]
+    )
+    assert (
+        "Kept for cannot be" in full.value("submit('kernel', 'Restart with changes', nv='auto', scope='x')")["message"]
+    )
 
 
 def test_commands_run_on_the_host_and_stream(full: RunningKernel, starter_image: Path) -> None:

@@ -143,6 +143,10 @@ def test_nothing_but_the_kernel_sees_what_is_lent(lent_kernel: RunningKernel) ->
 def test_the_host_answers_an_image_that_has_nothing_of_ours(own_kernel: RunningKernel, engine: EngineInfo) -> None:
     own_kernel.run("%load_ext jupyter_apptainer")
     assert own_kernel.run("%apptainer version").text.strip() == engine.version_text
+    # Without ipywidgets the panel is a page.
+    shown = own_kernel.run("%apptainer panel").data
+    assert "<h3>Images</h3>" in shown["text/html"]
+    assert "Images\n======" in shown["text/plain"]
 
 
 def test_paths_that_a_notebook_adds_come_first(own_kernel: RunningKernel, tmp_path: Path) -> None:

@@ -148,6 +148,15 @@ def test_a_running_kernel_gets_other_settings_that_its_notebook_keeps(desk: Desk
         channels.execute("%load_ext jupyter_apptainer\n%apptainer restart --bind data --env OMP_NUM_THREADS=4")
         channels.wait_state("restarting")
         assert channels.run(look) == ("ok", "4 True None\n")
+
+        # Or kernel.json is changed, for all its notebooks.
+        edited = run_cli("kernel", "edit", "trusted", "--env", "EDITED=yes", "--restart", "change.ipynb")
+        assert edited.returncode == 0, edited.stderr
+        channels.wait_state("restarting")
+        assert channels.run("import os; print(os.environ['EDITED'], os.environ['OMP_NUM_THREADS'])") == (
+            "ok",
+            "yes 4\n",
+        )
     assert json.loads(path.read_text())["metadata"]["apptainer"] == {
         "binds": ["data"],
         "env": {"OMP_NUM_THREADS": "4"},

@@ -13,9 +13,10 @@ from jupyter_apptainer.instances.binds import list_binds, sees_folder
 from jupyter_apptainer.instances.ledger import iter_entries
 from jupyter_apptainer.kernels.kernelspecs import get_kernelspec
 from jupyter_apptainer.places import Places
-from jupyter_apptainer.widgets.commands import Commands, Outcome
+from jupyter_apptainer.widgets.commands import Commands
 from jupyter_apptainer.widgets.context import find_context
-from jupyter_apptainer.widgets.model import Section
+from jupyter_apptainer.widgets.front.model import Section
+from jupyter_apptainer.widgets.front.source import Outcome
 from jupyter_apptainer.widgets.sections.instances import load_instances
 from jupyter_apptainer.widgets.sections.kernel import load_kernel
 from tests.cli.conftest import StartServer, start_server  # noqa: F401  # a fixture
@@ -75,14 +76,15 @@ def test_a_kernel_is_seen_changed_and_stopped(
     assert not [text for text in facts["sees"] if entry.directories[0] in text]
 
     bind = next(form for form in section.forms if form.label == "Bind a folder")
-    words = bind.build({"source": str(data), "target": "/data", "ro": True}, entry.name)
+    words = bind.build({"source": str(data), "target": "/data", "ro": True, "now": False}, entry.name)
     try:
         assert run(commands, words).is_ok
         assert get_kernelspec(starter_kernel).config["binds"] == [f"{data}:/data:ro"]
         assert find_facts(load_kernel(context), entry.name)["from the next start"] == [f"{data} → /data"]
         # A second one is added to the first.
         assert (
-            bind.build({"source": str(tmp_path), "target": "", "ro": False}, entry.name)[-1] == f"{tmp_path}:{tmp_path}"
+            bind.build({"source": str(tmp_path), "target": "", "ro": False, "now": False}, entry.name)[-1]
+            == f"{tmp_path}:{tmp_path}"
         )
     finally:
         run(commands, ("kernel", "edit", starter_kernel, "--unset", "binds"))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from jupyter_apptainer.widgets.pulse import Pulse
+from jupyter_apptainer.widgets.front.pulse import Pulse
 
 DEADLINE_S = 60
 

@@ -18,11 +18,12 @@ from jupyter_apptainer.tasks.model import TaskSpec
 from jupyter_apptainer.tasks.start import start_task
 from jupyter_apptainer.tasks.stop import cancel_task
 from jupyter_apptainer.widgets.context import IN_CONTAINER, PanelContext, find_context
-from jupyter_apptainer.widgets.loader import TITLES, load_all, load_section
-from jupyter_apptainer.widgets.markup import render_facts, render_html, render_page, render_text
-from jupyter_apptainer.widgets.model import Bar, Form, Row, Section, Words, filter_rows
+from jupyter_apptainer.widgets.front.markup import render_facts, render_html, render_page, render_text
+from jupyter_apptainer.widgets.front.model import Bar, Form, Row, Section, Words, filter_rows
+from jupyter_apptainer.widgets.front.pictures import draw_bar
+from jupyter_apptainer.widgets.front.source import TITLES
+from jupyter_apptainer.widgets.loader import load_all, load_section
 from jupyter_apptainer.widgets.panel import panel
-from jupyter_apptainer.widgets.pictures import draw_bar
 from jupyter_apptainer.widgets.sections.gpu import build_gpu_section
 from tests.gpu.world import GIB, World, make_card
 

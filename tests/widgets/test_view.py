@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jupyter_apptainer.gpu import find_sampler
 from jupyter_apptainer.widgets.context import PanelContext
-from jupyter_apptainer.widgets.view import PanelView
+from jupyter_apptainer.widgets.folders import list_folders
+from jupyter_apptainer.widgets.front.fields import FolderField
+from jupyter_apptainer.widgets.front.model import Field, Form, Section
+from jupyter_apptainer.widgets.front.page import Page
+from jupyter_apptainer.widgets.front.view import PanelView
+from jupyter_apptainer.widgets.loader import HostSource
+from jupyter_apptainer.widgets.serve import read_code
 
 # Slow, and the same for all.
 pytestmark = pytest.mark.root
@@ -21,7 +30,7 @@ DEADLINE_S = 60
 
 @pytest.fixture
 def view(context: PanelContext) -> Iterator[PanelView]:
-    shown = PanelView(context, pause_after_s=3600)
+    shown = PanelView(HostSource(context, find_sampler()), pause_after_s=3600)
     yield shown
     shown.close()
     for thread in threading.enumerate():
@@ -116,3 +125,74 @@ def test_where_no_widgets_can_be_shown_there_is_a_page(view: PanelView) -> None:
     assert "application/vnd.jupyter.widget-view+json" in data
     assert "<h3>Images</h3>" in data["text/html"]
     assert "Images\n======" in data["text/plain"]
+
+
+def test_what_is_sent_to_containers_needs_nothing_of_ours_and_python_39_reads_it() -> None:
+    for name, source in read_code():
+        tree = ast.parse(source, feature_version=(3, 9))
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) if not node.level}
+        assert {each.split(".")[0] for each in names} - set(sys.stdlib_module_names) <= {"IPython", "ipywidgets"}, name
+        assert all(node.level < 2 for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), name
+
+
+@pytest.fixture
+def page() -> Page:
+    return Page("kernel", "Kernel", lambda action, on_end: None, lambda: None)
+
+
+def test_a_command_line_is_shown_in_a_field_from_which_it_can_be_copied(page: Page) -> None:
+    page.show_output("Command line", "apptainer run x.sif", is_to_copy=True)
+    (field,) = [each for each in iter_widgets(page.widget) if type(each).__name__ == "Textarea"]
+    assert (field.value, field.description) == ("apptainer run x.sif", "Command line")
+
+
+def test_a_form_stays_until_it_was_good_for_something() -> None:
+    ends: list[Callable[[bool], None]] = []
+    page = Page("images", "Image", lambda action, on_end: ends.append(on_end), lambda: None)
+    form = Form(
+        label="Pull", fields=(Field(name="uri", label="Name"),), build=lambda values, key: (str(values["uri"]),)
+    )
+    page.show(Section(name="images", title="Images", forms=(form,)))
+
+    def get(description: str) -> Any:
+        return next(each for each in iter_widgets(page.widget) if getattr(each, "description", None) == description)
+
+    get("Pull…").click()
+    get("Name").value = "docker://a"
+    get("Pull").click()
+    assert get("Pull").disabled
+    ends.pop()(False)
+    assert (get("Name").value, get("Pull").disabled) == ("docker://a", False)
+    get("Pull").click()
+    ends.pop()(True)
+    assert not [each for each in iter_widgets(page.widget) if getattr(each, "description", None) == "Name"]
+
+
+def test_a_folder_is_chosen_with_the_keyboard(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "c").mkdir()
+    chooser = FolderField(Field(name="source", label="Folder", kind="folder"), list_folders)
+    path, folders, buttons = chooser.widget.children
+    into, up = buttons.children
+
+    def wait_options(*names: str) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "jpa-panel-folders":
+                thread.join(DEADLINE_S)
+        assert folders.options == names
+
+    path.value = str(tmp_path)
+    wait_options("a", "c")
+    # Each key press on the list chooses, and goes nowhere.
+    for name in ("a", "c", "a"):
+        folders.value = name
+        assert path.value == str(tmp_path)
+    into.click()
+    wait_options("b")
+    assert chooser.value == str(tmp_path / "a")
+    up.click()
+    wait_options("a", "c")
+    path.value = str(tmp_path / "no such")
+    wait_options()
+    assert into.disabled

@@ -13,7 +13,7 @@ from ...gpu.format import (
     format_power,
     format_temperature,
 )
-from ..model import Action, Bar, Row, Section
+from ..front.model import Action, Bar, Row, Section
 
 _HEADINGS = ("Notebook or program", "GPU", "Process", "Memory", "Use", "Owner")
 

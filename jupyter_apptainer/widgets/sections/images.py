@@ -13,7 +13,7 @@ from ...kernels.usage import map_kernels_to_images
 from ...overlays.size import format_bytes
 from ...places import make_private_dir, write_private_file
 from ..context import PanelContext
-from ..model import Action, Field, Form, Row, Section, Values, Words
+from ..front.model import Action, Field, Form, Row, Section, Values, Words
 
 _HEADINGS = ("Image", "Size", "Python", "ipykernel", "Kernels", "From")
 # Labels that the engine writes itself; Inspect shows them.

@@ -11,7 +11,7 @@ from ...instances.model import LedgerEntry
 from ...instances.stats import read_stats
 from ...overlays.size import format_bytes
 from ..context import PanelContext
-from ..model import Action, Row, Section
+from ..front.model import Action, Row, Section
 
 
 def load_instances(context: PanelContext) -> Section:

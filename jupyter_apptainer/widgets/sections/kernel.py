@@ -20,9 +20,11 @@ from ...kernels.spec import ContainerSpec
 from ...overlays.model import load_overlay
 from ...overlays.size import format_bytes
 from ..context import PanelContext
-from ..model import Action, Field, Form, Row, Section, Values, Words
+from ..front.model import Action, Field, Form, Row, Section, Values, Words
 
 _UNKNOWN = "its kernelspec is not one of ours"
+_THIS_NOTEBOOK = "this notebook, as far as your rules for notebooks allow it"
+_ALL_NOTEBOOKS = "all notebooks of this kernel"
 
 
 def load_kernel(context: PanelContext, report: GpuReport | None = None) -> Section:
@@ -30,11 +32,7 @@ def load_kernel(context: PanelContext, report: GpuReport | None = None) -> Secti
     kernelspecs = {each.name: each for each in iter_kernelspecs()}
     rows = [
         replace(row, facts=(*row.facts, *_list_gpus(entry, report)))
-        for entry, row in (
-            (entry, _build_row(context, entry, kernelspecs))
-            for entry in iter_entries(context.places)
-            if not entry.is_spare
-        )
+        for entry, row in ((entry, _build_row(context, entry, kernelspecs)) for entry in _list_entries(context))
     ]
     return Section(
         name="kernel",
@@ -43,12 +41,20 @@ def load_kernel(context: PanelContext, report: GpuReport | None = None) -> Secti
         headings=("Notebook", "State", "Memory", "Kernel"),
         rows=tuple(rows),
         notes=(_describe_own(context),),
-        forms=(_bind_form(context), _change_form(context)),
+        forms=(_change_form(context), _bind_form(context)),
         empty="No kernel runs in a container: make one of an image, and choose it for a notebook.",
     )
 
 
+def _list_entries(context: PanelContext) -> list[LedgerEntry]:
+    """Return the kernels; first the one that asks."""
+    entries = (entry for entry in iter_entries(context.places) if not entry.is_spare)
+    return sorted(entries, key=lambda entry: entry.kernel_id != context.kernel_id)
+
+
 def _describe_own(context: PanelContext) -> str:
+    if context.kernel_id:
+        return "This notebook's own kernel is the first one; what is shown and done here comes from its host."
     image = context.environ.get("APPTAINER_CONTAINER") or context.environ.get("SINGULARITY_CONTAINER")
     memory = format_bytes(read_memory(os.getpid()) or 0)
     where = f"runs in the image {image}" if image else "runs on this host, in no container"
@@ -69,9 +75,10 @@ def _build_row(context: PanelContext, entry: LedgerEntry, kernelspecs: Mapping[s
         actions=(
             Action(
                 label="Command line",
-                words=("kernel", "explain", entry.kernelspec or "-"),
+                words=("kernel", "explain", *_name_notebook(entry), entry.kernelspec or "-"),
                 reason=reason,
                 is_reading=True,
+                is_to_copy=True,
             ),
             Action(label="Log", words=("instance", "logs", entry.name), is_reading=True),
             Action(
@@ -81,8 +88,12 @@ def _build_row(context: PanelContext, entry: LedgerEntry, kernelspecs: Mapping[s
             ),
         ),
         facts=tuple(_list_facts(context, entry, spec)),
-        reasons={"Bind a folder": reason, "Change": reason},
+        reasons={"Bind a folder": reason, "Restart with changes": reason},
     )
+
+
+def _name_notebook(entry: LedgerEntry) -> Words:
+    return ("--notebook", entry.label) if os.path.isfile(entry.label) else ()
 
 
 def _parse(kernelspec: Kernelspec | None, context: PanelContext) -> ContainerSpec | None:
@@ -163,6 +174,7 @@ def _bind_form(context: PanelContext) -> Form:
         Field(name="source", label="Folder", kind="folder", hint="on this host"),
         Field(name="target", label="As", hint="path inside; empty: the same"),
         Field(name="ro", label="For reading only", kind="check"),
+        Field(name="now", label="Restart now: what is in the kernel's memory is lost", kind="check"),
     )
 
     def build(values: Values, key: str) -> Words:
@@ -171,11 +183,13 @@ def _bind_form(context: PanelContext) -> Form:
             raise SpecError(f"folder {source!r}: expected one that is there, without a colon in its name")
         target = str(values["target"]).strip() or source
         mode = ":ro" if values["ro"] else ""
-        kernelspec = _get_kernelspec(context, key)
+        entry = _get_entry(context, key)
+        kernelspec = get_kernelspec(entry.kernelspec)
         # What is given replaces what there was.
         before = kernelspec.config.get("binds")
         binds = [*(map(str, before) if isinstance(before, list) else ()), f"{source}:{target}{mode}"]
-        return ("kernel", "edit", kernelspec.name, *(word for bind in binds for word in ("--bind", bind)))
+        restart = ("--restart", entry.kernel_id) if values["now"] else ()
+        return ("kernel", "edit", kernelspec.name, *(word for bind in binds for word in ("--bind", bind)), *restart)
 
     return Form(label="Bind a folder", fields=fields, build=build, is_for_row=True)
 
@@ -186,24 +200,33 @@ def _change_form(context: PanelContext) -> Form:
         Field(name="memory", label="Memory", hint="4G; empty: as it is"),
         Field(name="nv", label="NVIDIA GPU", kind="choice", options=("as it is", "auto", "true", "false")),
         Field(name="env", label="Variable", hint="NAME=VALUE"),
+        Field(name="overlay", label="Overlay", hint="FILE, auto or tmpfs; empty: as it is"),
+        Field(name="scope", label="Kept for", kind="choice", options=(_THIS_NOTEBOOK, _ALL_NOTEBOOKS)),
     )
 
     def build(values: Values, key: str) -> Words:
         words: list[str] = []
-        for name in ("image", "memory", "env"):
+        for name in ("image", "memory", "env", "overlay"):
             text = str(values[name]).strip()
-            words += [f"--{name}", text] if text else []
+            words += [f"--{name}", os.path.expanduser(text)] if text else []
         words += [] if values["nv"] == "as it is" else ["--nv", str(values["nv"])]
-        if not words:
-            raise SpecError("nothing was filled in", hint="fill in what shall change")
-        return ("kernel", "edit", _get_kernelspec(context, key).name, *words)
+        entry = _get_entry(context, key)
+        if values["scope"] == _THIS_NOTEBOOK or not words:
+            return ("kernel", "restart", entry.kernel_id, *words)
+        return ("kernel", "edit", get_kernelspec(entry.kernelspec).name, *words, "--restart", entry.kernel_id)
 
-    return Form(label="Change", fields=fields, build=build, is_for_row=True)
+    return Form(
+        label="Restart with changes",
+        fields=fields,
+        build=build,
+        is_for_row=True,
+        note="The kernel starts anew in a new container: what is in its memory is lost.",
+    )
 
 
-def _get_kernelspec(context: PanelContext, key: str) -> Kernelspec:
-    """Return the kernelspec of a kernel that runs, by its name in the ledger. Raises SpecError."""
+def _get_entry(context: PanelContext, key: str) -> LedgerEntry:
+    """Return a kernel that runs, by its name in the ledger. Raises SpecError."""
     entry = load_entry(context.places, key)
     if entry is None:
         raise SpecError("the kernel has ended meanwhile", hint="choose another one")
-    return get_kernelspec(entry.kernelspec)
+    return entry

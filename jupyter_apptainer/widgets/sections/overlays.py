@@ -10,7 +10,7 @@ from ...kernels.overlays import find_overlay_users
 from ...overlays.size import format_bytes
 from ...overlays.status import OverlayStatus, observe_overlay
 from ..context import PanelContext
-from ..model import Action, Bar, Field, Form, Row, Section, Values, Words
+from ..front.model import Action, Bar, Field, Form, Row, Section, Values, Words
 
 
 def load_overlays(context: PanelContext) -> Section:

@@ -7,7 +7,7 @@ from datetime import datetime
 from ...tasks.model import Task
 from ...tasks.store import iter_tasks
 from ..context import PanelContext
-from ..model import Action, Bar, Row, Section
+from ..front.model import Action, Bar, Row, Section
 
 _SHOWN = 30
 _NO_RETRY = "it still runs"

@@ -7,23 +7,26 @@ from typing import Any
 
 import ipywidgets
 
-from ..errors import SpecError
-from .fields import make_field
+from .fields import ListFolders, make_field
 from .markup import render_facts, render_html, render_message, render_output
 from .model import Action, Form, Row, Section, Values, Words, filter_rows
 
 _BUTTON = {"width": "auto"}
 _WIDE = {"width": "min(560px, 95%)"}
-Run = Callable[[Action], None]
+OnEnd = Callable[[bool], None]
+Run = Callable[[Action, OnEnd], None]
 
 
 class Page:
-    """Shows a `Section`, and calls `run` with what is clicked. touch: called at every use."""
+    """Shows a `Section`, and calls `run` with what is clicked, and who is told whether it succeeded. touch: called at every use."""
 
-    def __init__(self, name: str, noun: str, run: Run, touch: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, noun: str, run: Run, touch: Callable[[], None], list_folders: ListFolders = lambda _: ()
+    ) -> None:
         self._section = Section(name=name, title=noun, empty="Looking…")
         self._run = run
         self._touch = touch
+        self._list_folders = list_folders
         self._filter = ipywidgets.Text(
             description="Filter", placeholder="words that a row must have", continuous_update=True
         )
@@ -33,7 +36,7 @@ class Page:
         self._buttons = ipywidgets.HBox(layout={"flex_flow": "row wrap"})
         self._reasons = ipywidgets.HTML()
         self._dialog = ipywidgets.VBox()
-        self._output = ipywidgets.HTML()
+        self._output = ipywidgets.VBox()
         self._known: dict[str, Any] = {}
         self._filter.observe(lambda _: self._changed(), "value")
         self._choice.observe(lambda _: self._changed(), "value")
@@ -56,9 +59,20 @@ class Page:
         self._section = section
         self._render()
 
-    def show_output(self, title: str, text: str) -> None:
+    def show_output(self, title: str, text: str, *, is_to_copy: bool = False) -> None:
         """Show what a command has printed."""
-        self._output.value = render_output(title, text) if text else ""
+        before = self._output.children
+        if is_to_copy:
+            # No front end lets a kernel write to the clipboard; a field is marked and copied with two keys.
+            help_text = render_message(
+                "Click into the field: Ctrl+A marks all of it, Ctrl+C copies it.", is_error=False
+            )
+            field = ipywidgets.Textarea(value=text, description=title, rows=6, layout={"width": "95%"})
+            self._output.children = (ipywidgets.HTML(value=help_text), field)
+        else:
+            self._output.children = (ipywidgets.HTML(value=render_output(title, text)),) if text else ()
+        for widget in before:
+            widget.close()
 
     def _changed(self) -> None:
         self._touch()
@@ -118,7 +132,7 @@ class Page:
         if action.question:
             self._ask(action)
         else:
-            self._run(action)
+            self._run(action, _ignore)
 
     def _ask(self, action: Action) -> None:
         yes = ipywidgets.Button(description=f"Yes, {action.label.lower()}", button_style="danger", layout=_BUTTON)
@@ -126,7 +140,7 @@ class Page:
 
         def agree(_: Any) -> None:
             self._close_dialog()
-            self._run(action)
+            self._run(action, _ignore)
 
         yes.on_click(agree)
         no.on_click(lambda _: self._close_dialog())
@@ -136,29 +150,37 @@ class Page:
     def _click_form(self, button: Any) -> None:
         self._touch()
         form = next(each for each in self._section.forms if f"{each.label}…" == button.description)
-        made = {field.name: make_field(field) for field in form.fields}
+        made = {field.name: make_field(field, self._list_folders) for field in form.fields}
         note = ipywidgets.HTML()
         go = ipywidgets.Button(description=form.label, button_style="primary", layout=_BUTTON)
         leave = ipywidgets.Button(description="Close", layout=_BUTTON)
+        dialog = [*_introduce(form), *(widget for widget, _ in made.values()), note, ipywidgets.HBox([go, leave])]
+
+        def end(is_ok: bool) -> None:
+            # What was typed stays until it was good for something; the dialog may be another one by now.
+            if is_ok and self._dialog.children == tuple(dialog):
+                self._close_dialog()
+            go.disabled = False
 
         def submit(_: Any) -> None:
             self._touch()
             try:
                 words = self._build(form, {name: read() for name, (_, read) in made.items()})
-            except SpecError as error:
+            except ValueError as error:
                 note.value = render_message(str(error), is_error=True)
                 return
-            self._close_dialog()
-            self._run(Action(label=form.label, words=words))
+            note.value = ""
+            go.disabled = True
+            self._run(Action(label=form.label, words=words), end)
 
         go.on_click(submit)
         leave.on_click(lambda _: self._close_dialog())
-        self._open_dialog([*(widget for widget, _ in made.values()), note, ipywidgets.HBox([go, leave])])
+        self._open_dialog(dialog)
 
     def _build(self, form: Form, values: Values) -> Words:
         row = self._row
         if form.is_for_row and row is None:
-            raise SpecError("nothing is chosen")
+            raise ValueError("nothing is chosen")
         return form.build(values, row.key if row else "")
 
     def _open_dialog(self, children: list[Any]) -> None:
@@ -169,6 +191,14 @@ class Page:
         before, self._dialog.children = self._dialog.children, ()
         for widget in before:
             widget.close()
+
+
+def _ignore(is_ok: bool) -> None:
+    pass
+
+
+def _introduce(form: Form) -> list[Any]:
+    return [ipywidgets.HTML(value=render_message(form.note, is_error=False))] if form.note else []
 
 
 def _find_reason(form: Form, row: Row | None) -> str:

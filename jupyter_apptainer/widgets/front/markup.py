@@ -1,5 +1,6 @@
 """A section as HTML and as text: what the widgets show, and what is shown where there are no widgets."""
 
+# ruff: noqa: B905 - Python 3.9 has no `strict`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -92,7 +93,7 @@ def _iter_lines(section: Section) -> Iterable[str]:
     lines = [section.headings, *(row.cells for row in section.rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(section.headings))]
     for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
 
 
 def _render_bars(section: Section) -> str:

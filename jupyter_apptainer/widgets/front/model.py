@@ -1,23 +1,25 @@
 """The panel without widgets: sections with rows, what can be done with each, and why something cannot.
 
 All that the panel does is a command line of `jupyter apptainer`, so it does what a terminal would, and says the same.
+Their fields are given by name; Python 3.9 has no word for that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Union
 
 Words = tuple[str, ...]
-Values = Mapping[str, str | bool]
+Values = Mapping[str, Union[str, bool]]  # noqa: UP007 - read when this is imported, also by Python 3.9
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Action:
-    """One button. words: behind `jupyter apptainer`. reason: why it is not possible now, empty where it is.
+    """One button. words: behind `jupyter apptainer`; in a container, what its host understands. reason: why it is not possible now, empty where it is.
 
-    question: asked before it is done; empty for what can be undone. is_reading: what it prints is the purpose.
+    question: asked before it is done; empty for what can be undone. is_reading: what it prints is the purpose; is_to_copy: and is for
+    another place.
     """
 
     label: str
@@ -25,11 +27,12 @@ class Action:
     reason: str = ""
     question: str = ""
     is_reading: bool = False
+    is_to_copy: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Field:
-    """One thing to fill in. kind "area": several lines; "folder": chosen by looking around on this host."""
+    """One thing to fill in. kind "area": several lines; "folder": chosen by looking around on the host."""
 
     name: str
     label: str
@@ -39,11 +42,11 @@ class Field:
     hint: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Form:
     """Several things to fill in, and what is done with them.
 
-    build: words of the values and, where `is_for_row`, of the key of the chosen row. Raises SpecError for values that cannot be.
+    note: a sentence above the fields. build: words of the values and, where `is_for_row`, of the key of the chosen row. Raises ValueError for values that cannot be.
     """
 
     label: str
@@ -51,9 +54,10 @@ class Form:
     build: Callable[[Values, str], Words]
     is_for_row: bool = False
     reason: str = ""
+    note: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Row:
     """One thing of a section. cells: as in the table; the first one names it. facts: what else is known of it.
 
@@ -72,7 +76,7 @@ class Row:
         return self.cells[0]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Bar:
     """A part of a whole, from 0 to 1; None where it is not known. text: what it means, in words."""
 
@@ -82,7 +86,7 @@ class Bar:
     history: tuple[float | None, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Section:
     """One page of the panel. caption: of its table. notes: sentences above it. bars: shown as pictures, and in words."""
 

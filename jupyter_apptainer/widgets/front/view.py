@@ -1,25 +1,22 @@
 """The panel as widgets: a button for each page, one page at a time, and a line that says what became of the last click.
 
-Nothing here waits: commands run in processes, looks in a thread, and widgets may be changed from both.
+Nothing here waits: what is clicked runs in processes, looks in a thread, and widgets may be changed from both.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import ipywidgets
 
-from ..errors import ApptainerError
-from ..gpu import Viewer, find_sampler
 from .business import Business
-from .commands import Commands, Outcome
-from .context import PanelContext
-from .loader import TITLES, WITH_GPUS, load_all, load_section
 from .markup import STYLE, render_message, render_page, render_text
 from .model import Action
-from .page import Page
+from .page import OnEnd, Page
 from .pulse import Pulse
+from .source import TITLES, Outcome, Source, SourceError
 
 _INTERVALS_S = {"images": 10.0, "overlays": 5.0}
 _INTERVAL_S = 2.0
@@ -37,12 +34,9 @@ _NOUNS = {
 class PanelView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     """Shown as a cell's result. `close()` ends it; closing or clearing its cell pauses it."""
 
-    def __init__(self, context: PanelContext, *, pause_after_s: float) -> None:
-        self._context = context
-        self._sampler = find_sampler()
-        self._viewer: Viewer | None = None
+    def __init__(self, source: Source, *, pause_after_s: float) -> None:
+        self._source = source
         self._lock = threading.RLock()
-        self._commands = Commands(context.environ)
         self._business = Business()
         self._pulse = Pulse(self._look, self._rest, self._get_interval_s, pause_after_s, self._business.is_there)
         self._pages: dict[str, Page] = {}
@@ -61,17 +55,19 @@ class PanelView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
     def close(self) -> None:
         """End looks and commands, and take the widgets away. Tasks go on."""
         self._pulse.close()
-        self._commands.close()
+        self._source.close()
         self._business.close()
         super().close()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """Called by IPython: where no widgets can be shown, a page or a text is."""
         bundle = super()._repr_mimebundle_(**options)
-        sections = load_all(self._context, self._sampler)
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         if data is not None:
-            data |= {"text/html": render_page(sections), "text/plain": render_text(sections)}
+            # What cannot be loaded now says so in the panel.
+            with suppress(SourceError):
+                sections = self._source.load_all()
+                data |= {"text/html": render_page(sections), "text/plain": render_text(sections)}
         return bundle
 
     def _count_views(self, change: Any) -> None:
@@ -102,44 +98,37 @@ class PanelView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
 
     def _get_page(self, name: str) -> Page:
         if name not in self._pages:
-            self._pages[name] = Page(name, _NOUNS[name], self._run, self._pulse.touch)
+            self._pages[name] = Page(name, _NOUNS[name], self._run, self._pulse.touch, self._source.list_folders)
         return self._pages[name]
 
     # --- in the pulse's thread
 
     def _look(self) -> None:
         name = self._shown
-        self._watch_gpus(name in WITH_GPUS)
+        self._source.watch(name, self._pulse.look_soon)
         try:
-            section = load_section(name, self._context, self._sampler)
-        except (ApptainerError, OSError) as error:
+            section = self._source.load(name)
+        except SourceError as error:
             self._say(str(error), is_error=True)
             return
         with self._lock:
             self._get_page(name).show(section)
 
     def _rest(self) -> None:
-        self._watch_gpus(False)
+        self._source.watch(None, self._pulse.look_soon)
 
-    def _watch_gpus(self, is_wanted: bool) -> None:
-        if is_wanted and self._viewer is None:
-            # The first reading is shown as soon as it is there.
-            self._viewer = self._sampler.watch(lambda _: self._pulse.look_soon())
-        elif not is_wanted and self._viewer is not None:
-            self._viewer.close()
-            self._viewer = None
+    # --- what is clicked
 
-    # --- commands
-
-    def _run(self, action: Action) -> None:
+    def _run(self, action: Action, on_end: OnEnd) -> None:
         page = self._get_page(self._shown)
         self._say(f"{action.label}…")
-        self._commands.start(action.words, lambda outcome: self._end(page, action, outcome))
+        self._source.start(action, lambda outcome: self._end(page, action, outcome, on_end))
 
-    def _end(self, page: Page, action: Action, outcome: Outcome) -> None:
+    def _end(self, page: Page, action: Action, outcome: Outcome, on_end: OnEnd) -> None:
         with self._lock:
+            on_end(outcome.is_ok)
             if action.is_reading and outcome.is_ok:
-                page.show_output(f"{action.label}: {' '.join(action.words[-1:])}", outcome.output)
+                page.show_output(action.label, outcome.output, is_to_copy=action.is_to_copy)
                 self._say(f"{action.label}: done")
             elif outcome.is_ok:
                 self._say(f"{action.label}: done. {_summarise(outcome)}")
@@ -154,6 +143,6 @@ class PanelView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
 
 def _summarise(outcome: Outcome) -> str:
     answer = outcome.output.strip().splitlines()
-    if "--detach" in outcome.words:
+    if outcome.is_task:
         return f"It goes on as the task {answer[-1] if answer else ''}: see Tasks."
     return answer[-1] if answer else ""
