@@ -80,27 +80,30 @@ def find_bare_python(engine: EngineInfo, image: str, command: str) -> str | None
     return Runner().run(asked).stdout.rpartition("BARE:")[2].strip() or None
 
 
-def make_twin(wanted: Versions, cache: Path) -> Twin:
-    """Return the local counterpart of an image with these versions; the first time it is installed, which takes a minute."""
+def make_twin(wanted: Versions, cache: Path, more: Sequence[str] = ()) -> Twin:
+    """Return the local counterpart of an image with these versions; the first time it is installed, which takes a minute.
+
+    more: packages that are installed too, in the image's versions.
+    """
     interpreter = _find_interpreter(wanted.minor)
     pins = sorted(f"{name}=={version}" for name, version in wanted.packages.items())
-    key = hashlib.sha256("\n".join([interpreter, wanted.minor, *pins]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([interpreter, wanted.minor, *pins, *more]).encode()).hexdigest()[:16]
     folder = cache / "benchmarks" / key
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _install(interpreter, folder, pins, wanted)
+        _install(interpreter, folder, pins, wanted, (*_WANTED, *more))
         (folder / "complete").touch()
     answer = subprocess.run([python, "-c", _LIST_PACKAGES], check=True, capture_output=True, text=True)
     return Twin(python, _parse_versions(answer.stdout))
 
 
-def _install(interpreter: str, folder: Path, pins: Sequence[str], wanted: Versions) -> None:
+def _install(interpreter: str, folder: Path, pins: Sequence[str], wanted: Versions, installed: Sequence[str]) -> None:
     subprocess.run([interpreter, "-m", "venv", folder], check=True, stdin=subprocess.DEVNULL)
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join(pins) + "\n")
-    names = [name for name in map(_normalize, _WANTED) if name in wanted.packages]
+    names = [name for name in map(_normalize, installed) if name in wanted.packages]
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     subprocess.run([*pip, "--constraint", str(constraints), *names], check=True, stdin=subprocess.DEVNULL)
 

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.multikernelmanager import AsyncMultiKernelManager
 from traitlets.config import Config
 
 from jupyter_apptainer.engine.locate import EngineInfo, run_flags
@@ -36,19 +37,26 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a kernel. Its kernelspec, `name` if not said otherwise, lies in `folder`; the kernel works in `cwd`."""
+    """One way to run a kernel. Its kernelspec, `name` if not said otherwise, lies in `folder`; the kernel works in `cwd`.
+
+    is_server: it is started as a server starts it, one of many.
+    """
 
     name: WayName
     folder: Path
     cwd: Path
     settings: Config = field(default_factory=Config)
     kernelspec: str = ""
+    is_server: bool = False
 
     def build_manager(self) -> AsyncKernelManager:
         """Return a kernel manager that has started nothing yet."""
         specs = KernelSpecManager(kernel_dirs=[str(self.folder)], ensure_native_kernel=False)
         return AsyncKernelManager(
-            kernel_name=self.kernelspec or self.name, kernel_spec_manager=specs, config=self.settings
+            kernel_name=self.kernelspec or self.name,
+            kernel_spec_manager=specs,
+            config=self.settings,
+            parent=AsyncMultiKernelManager(config=self.settings) if self.is_server else None,
         )
 
     def share(self) -> Way:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.__main__ import main
 from benchmarks.builds import build_rows
 from benchmarks.machine import describe_image
 from benchmarks.report import BEGIN, END, LENT, MEASURES, Target, write_readme
+from benchmarks.starts import ROWS, Row
 from benchmarks.timeline import PHASES, Timeline, render_timelines
 from jupyter_apptainer.engine.locate import EngineInfo
 
@@ -99,3 +101,11 @@ def test_the_phases_of_a_timeline_add_up_to_the_whole() -> None:
     rows = [line.split() for line in render_timelines({"local": [local], "lz4": [forked]}).splitlines()]
     assert rows[1][-2:] == ["200", "1.00×"]
     assert rows[2][-2:] == ["400", "2.00×"]
+
+
+def test_a_row_of_starts_is_a_share_of_local_ones() -> None:
+    samples = {"local": [0.2, 0.4, 0.3], "warm": [0.1, 0.5, 0.09]}
+    row = Row("start, warm", "warm", "local", 0.4)
+    assert row.render(samples) == "| start, warm | 0.30 s | 0.10 s | 0.33× | ≤ 0.4× ✓ |"
+    assert "✗" in replace(row, limit=0.3).render(samples)
+    assert {each.key for each in ROWS} & {each.local for each in ROWS} == set()

@@ -25,6 +25,9 @@ START_MODULES = [
     "IPython.core.completerlib",
     "IPython.extensions.storemagic",
     "encodings.idna",
+    "runpy",
+    "faulthandler",
+    "IPython.core.logger",
 ]
 
 

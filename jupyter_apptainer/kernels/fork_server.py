@@ -36,6 +36,7 @@ START_MODULES = (
     *("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "psutil", "tornado.platform.asyncio"),
     *("ipykernel.debugger", "debugpy.server.api", "IPython.core.debugger", "IPython.core.oinspect", "sqlite3"),
     *("IPython.core.completerlib", "IPython.extensions.storemagic", "encodings.idna"),
+    *("runpy", "faulthandler", "IPython.core.logger"),
 )
 # ipykernel's own choice, which Matplotlib looks up when it is imported.
 BACKEND = "module://matplotlib_inline.backend_inline"
