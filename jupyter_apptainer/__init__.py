@@ -43,15 +43,19 @@ def load_ipython_extension(shell: Any) -> None:
 
     if "JUPYTER_APPTAINER_SOCK" in os.environ:
         # In a container of ours, whose image has this package: the engine is on the host.
-        import_module(f"{__name__}.bridge.client").load_ipython_extension(shell)
+        import_module(f"{__name__}.bridge.lent").load_ipython_extension(shell)
         return
     import_module(f"{__name__}.magics.extension").load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """Called by IPython for `%unload_ext jupyter_apptainer`."""
+    import os
     from importlib import import_module
 
+    if "JUPYTER_APPTAINER_SOCK" in os.environ:
+        import_module(f"{__name__}.bridge.lent").unload_ipython_extension(shell)
+        return
     import_module(f"{__name__}.magics.extension").unload(shell)
 
 

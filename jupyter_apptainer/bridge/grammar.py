@@ -19,15 +19,19 @@ ENGINE_WORDS = frozenset(_WORDS.split())
 ENGINE_ALIASES: Mapping[str, tuple[str, ...]] = {"ps": ("instance", "list")}
 # A word of a cell, and the command of ours that it stands for.
 OWN_WORDS: Mapping[str, tuple[str, ...]] = {
+    "bind": ("bind",),
     "doctor": ("doctor",),
     "engine": ("engine",),
+    "freeze": ("image", "freeze"),
     "gc": ("gc",),
     "gpu": ("gpu",),
     "image": ("image",),
     "images": ("image", "list"),
     "kernel": ("kernel",),
     "kernels": ("kernel", "ps"),
+    "lock": ("image", "lock"),
     "quickstart": ("quickstart",),
+    "restart": ("restart",),
     "tasks": ("tasks",),
 }
 STATUS = "status"

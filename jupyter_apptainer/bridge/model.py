@@ -13,9 +13,9 @@ from .paths import PathMap
 
 SOCKET = "bridge.sock"
 VARIABLE = "JUPYTER_APPTAINER_SOCK"
-# Where the module that is lent lies in the folder that each instance binds.
-CLIENT = "bridge.py"
-CLIENT_SOURCE = str(Path(__file__).with_name("client.py"))
+# Where what is lent lies in the folder that each instance binds.
+CLIENT = "bridge"
+CLIENT_SOURCE = str(Path(__file__).with_name("lent"))
 
 
 @dataclass(frozen=True)

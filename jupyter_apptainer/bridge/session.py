@@ -118,7 +118,7 @@ class Session:
 
     def _complete(self, request: Request) -> dict[str, object]:
         """Words are only looked up; files are the container's own matter, which can see them for itself."""
-        record = {"complete": request.words or ("",)}
+        record = {"complete": request.words or ("",), "cell": request.stdin}
         event = self._executors.run(record, self._send_text, self._connection.fileno())
         return _STOPPED if event is None else _succeed(event["candidates"])
 

@@ -7,7 +7,7 @@ Apptainer redraws all bars of a step at once: the cursor goes up, and one line f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,7 +62,7 @@ class BarReader:
         self._draw()
 
     def _take(self, line: str) -> None:
-        if _UP.search(line):
+        if goes_up(line):
             self._frame = []
         plain = strip_ansi(line).rstrip()
         bar = parse_bar(plain)
@@ -77,8 +77,13 @@ class BarReader:
 
     def _draw(self) -> None:
         if self._frame and not self._is_drawn:
-            self._on_bar(_sum(self._frame))
+            self._on_bar(sum_bars(self._frame))
         self._is_drawn = True
+
+
+def goes_up(line: str) -> bool:
+    """Say whether a new frame begins here, over the one before."""
+    return bool(_UP.search(line))
 
 
 def parse_bar(line: str) -> Bar | None:
@@ -102,7 +107,8 @@ def strip_bars(text: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _sum(bars: list[Bar]) -> Bar:
+def sum_bars(bars: Sequence[Bar]) -> Bar:
+    """Return the bars of one frame as one. bars: at least one."""
     unit = bars[0].unit
     if unit == "percent":
         return Bar(sum(bar.done for bar in bars) // len(bars), 100, unit)

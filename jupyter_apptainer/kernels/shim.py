@@ -2,13 +2,13 @@
 
 `exec instance://` starts a program with session and process group 0 as seen from inside, so a kernel that wants to interrupt
 its group (ipykernel does) would miss the child processes of a cell, and the host would have no group to send a signal to.
-With --lent, what cannot be imported otherwise is looked for in FOLDER. With --bridge, FILE is `jupyter_apptainer` where the image has none. With --overlay, packages may be installed while the kernel
+With --lent, what cannot be imported otherwise is looked for in FOLDER. With --bridge, FOLDER is `jupyter_apptainer` where the image has none. With --overlay, packages may be installed while the kernel
 runs, into a file system that tells of it late. In a read-only image `%pip install` says what to do.
 Python 2.7 to 3.14, standard library only; all that stays of it are an entry in `sys.modules`, a word of advice in IPython's
 `%pip`, and with the options a finder each.
 
-    python shim.py [--overlay] [--bridge FILE] [--lent FOLDER] -m MODULE [ARGUMENT]...
-    python shim.py [--overlay] [--bridge FILE] [--lent FOLDER] SCRIPT [ARGUMENT]...
+    python shim.py [--overlay] [--bridge FOLDER] [--lent FOLDER] -m MODULE [ARGUMENT]...
+    python shim.py [--overlay] [--bridge FOLDER] [--lent FOLDER] SCRIPT [ARGUMENT]...
 """
 
 import os
@@ -47,7 +47,9 @@ class BridgeFinder(object):  # noqa: UP004
     def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]  # as above
         from importlib.util import spec_from_file_location
 
-        return spec_from_file_location(name, self.path) if name == "jupyter_apptainer" else None
+        if name != "jupyter_apptainer":
+            return None
+        return spec_from_file_location(name, self.path + "/__init__.py", submodule_search_locations=[self.path])
 
 
 class LateFinder(object):  # noqa: UP004

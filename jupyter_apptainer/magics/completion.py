@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .host import Host
 
 _LINE = re.compile(r"(?:^|[=(])\s*%?%apptainer[ \t]+(?P<rest>[^\n]*)\Z")
-_BUILD_CELL = re.compile(r"\s*%%apptainer\s(?:[^\n]*\s)?build\s(?![^\n]*--(?:dockerfile|environment|requirements))")
 _DESCRIPTION_CHARACTERS = 70
 
 
@@ -41,10 +40,11 @@ def _find(get_host: Callable[[], Host], context: CompletionContext) -> tuple[str
     """Return the word that is begun, and what it may become; None where the cursor is not ours."""
     # Loaded at the first Tab, not by %load_ext.
     from .candidates import find_candidates
-    from .definition_words import complete_definition
+    from .definition_words import complete_definition, is_definition
 
-    if context.cursor_line and _BUILD_CELL.match(context.full_text):
-        return complete_definition(context.full_text, context.cursor_line, context.text_until_cursor)
+    if context.cursor_line and is_definition(context.full_text):
+        above = context.full_text.split("\n")[: context.cursor_line]
+        return complete_definition("\n".join([*above, context.text_until_cursor]))
     match = _LINE.search(context.text_until_cursor)
     if match is None:
         return None

@@ -37,16 +37,27 @@ _AGENTS: Mapping[str, str] = {
 _HEADER_VALUE = re.compile(r"\s*bootstrap:\s*(?P<begun>\S*)\Z", re.IGNORECASE)
 
 
-def complete_definition(cell: str, number: int, line: str) -> tuple[str, Sequence[Completion]] | None:
-    """cell: all of it. number: the cursor's line, from 0. line: that line, up to the cursor.
+_BUILD_CELL = re.compile(r"\s*%%apptainer\s(?:[^\n]*\s)?build\s(?![^\n]*--(?:dockerfile|environment|requirements))")
 
-    Returns the word that is begun and what it may become; None where a script's own words stand.
+
+def is_definition(cell: str) -> bool:
+    """Say whether a definition stands below the first line."""
+    return bool(_BUILD_CELL.match(cell))
+
+
+def complete_definition(cell: str) -> tuple[str, Sequence[Completion]] | None:
+    """cell: up to the cursor.
+
+    Returns the word that is begun and what it may become; None where a script's own words stand, and where there is no definition.
     """
+    if not is_definition(cell):
+        return None
+    *above, line = cell.split("\n")
     begun = line.lstrip()
     if begun.startswith("%"):
         sections = [Completion(f"%{name}", _MEANINGS.get(name, "of one app")) for name in (*SECTIONS, *APP_SECTIONS)]
         return begun, [each for each in sections if each.text.startswith(begun)]
-    if any(text.lstrip().startswith("%") for text in cell.splitlines()[1:number]):
+    if any(text.lstrip().startswith("%") for text in above[1:]):
         return None
     value = _HEADER_VALUE.match(line)
     if value:

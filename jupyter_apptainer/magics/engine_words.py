@@ -60,10 +60,14 @@ def run_engine(context: Context, line: EngineLine, request: Request, on_text: On
     """Run it to its end. Raises EngineFailed, and SpecError for what cannot work in a cell."""
     _refuse_interactive(line, request)
     wants_json = line.has_flag(*_JSON_FLAGS) or (line.command == ("inspect",) and line.has_flag("all"))
-    relay = EngineRelay(_ignore_output(on_text) if wants_json else on_text)
+    has_bars = line.command in _WITH_PROGRESS
+    relay = EngineRelay(_ignore_output(on_text) if wants_json else on_text, has_bars=has_bars)
     command = build_command(context, line, request)
     with nothing_half_made(line, request):
-        completed = Runner().complete(command, on_text=relay.feed, use_pty=line.command in _WITH_PROGRESS)
+        try:
+            completed = Runner().complete(command, on_text=relay.feed, use_pty=has_bars)
+        finally:
+            relay.close()
         error = explain_end(command, completed, line, request)
         if error:
             raise EngineFailed(error, completed)
@@ -78,13 +82,12 @@ def build_command(context: Context, line: EngineLine, request: Request) -> Comma
     if line.command == ("build",) and not line.has_flag("remote"):
         wrapper = build_wrapper()
         flags = () if line.has_flag("fakeroot") else build_flags(context.engine)
-    subject = line.arguments[0] if line.arguments else ""
     return Command(
         argv=(*wrapper, context.engine.path, *line.head, *flags, *line.tail),
         env=context.environ,
         parse=lambda completed: completed,
         title=_name(line),
-        subject=subject,
+        subject=_find_subject(line),
         timeout_s=None,
         stdin=request.body,
         cwd=request.cwd,
@@ -124,6 +127,12 @@ def parse_json(completed: Completed) -> object:
 
 def _ignore_output(on_text: OnText) -> OnText:
     return lambda stream, text: on_text(stream, text) if stream == "stderr" else None
+
+
+def _find_subject(line: EngineLine) -> str:
+    """Return what a failure is about: of `pull FILE URI` and `push FILE URI` what is asked of the registry."""
+    at = -1 if line.command in (("pull",), ("push",)) else 0
+    return line.arguments[at] if line.arguments else ""
 
 
 def _name(line: EngineLine) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_local_scope, no_var_expand
 
+from ..bridge.lent.screen import Screen
 from ..errors import ApptainerError, SpecError
 from . import panel
 from .completion import build_matcher
@@ -18,7 +20,6 @@ from .expand import expand
 from .model import BODY_COMMANDS, Answer, Request
 from .options import MagicOptions, take_options
 from .questions import ask_password
-from .show import Screen
 from .values import Result, build_value
 from .words import split_words
 
@@ -126,7 +127,7 @@ class ApptainerMagics(Magics):
         hidden = {"stdout"} if options.out else set()
         hidden |= {"stderr"} if options.err else set()
         screen = Screen(
-            hidden=frozenset({"stdout", "stderr"} if options.is_quiet else hidden),
+            {"stdout", "stderr"} if options.is_quiet else hidden,
             is_terminal=not hasattr(self._session, "kernel"),
         )
         try:
@@ -142,6 +143,8 @@ class ApptainerMagics(Magics):
         if answer.error and options.raises:
             answer.error.log_tail = _leave_new(answer.error.log_tail, screen.shown)
             raise answer.error
+        if answer.error and not options.is_quiet:
+            print(answer.error, file=sys.stderr)
         return self._build_result(options, answer, is_cell=request.body is not None)
 
     def _set_outputs(self, options: MagicOptions, answer: Answer) -> None:

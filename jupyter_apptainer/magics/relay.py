@@ -6,10 +6,12 @@ import re
 
 from ..engine.output import Stream
 from .model import OnText
+from .progress import OneBar
 
 # Of no use to anybody in a cell, and in every start; and what is raised as an error.
 _NOISE = re.compile(
-    r"^(?:INFO: +(?:gocryptfs not found|Instance stats will not be available)|FATAL: )[^\n]*\n", re.MULTILINE
+    r"^(?:INFO: +(?:gocryptfs not found|Instance stats will not be available)|(?:\x1b\[\d+m)?FATAL: )[^\n]*\n",
+    re.MULTILINE,
 )
 _USAGE = re.compile(r"(?:Usage:\n|Options for )")
 _REFUSAL = re.compile(r'Error(?: for command "[^"]*")?: ')
@@ -17,10 +19,14 @@ _OWN_ERROR = re.compile(r"^error: ", re.MULTILINE)
 
 
 class EngineRelay:
-    """Passes on what the engine and programs print; nothing more once the engine has refused the line itself."""
+    """Passes on what the engine and programs print; nothing more once the engine has refused the line itself.
 
-    def __init__(self, on_text: OnText) -> None:
+    has_bars: the engine draws on a terminal.
+    """
+
+    def __init__(self, on_text: OnText, *, has_bars: bool = False) -> None:
         self._on_text = on_text
+        self._bar = OneBar() if has_bars else None
         self._is_refused = False
         self._begun: set[Stream] = set()
 
@@ -30,7 +36,17 @@ class EngineRelay:
             self._begun.add(stream)
             pattern = _USAGE if stream == "stdout" else _REFUSAL
             self._is_refused = self._is_refused or bool(pattern.match(text))
-        text = _NOISE.sub("", text.replace("\r\n", "\n")) if stream == "stderr" else text
+        if stream == "stderr":
+            text = self._bar.feed(text) if self._bar else text.replace("\r\n", "\n")
+        self._pass_on(stream, text)
+
+    def close(self) -> None:
+        """Pass on what was kept back."""
+        if self._bar:
+            self._pass_on("stderr", self._bar.close())
+
+    def _pass_on(self, stream: Stream, text: str) -> None:
+        text = _NOISE.sub("", text) if stream == "stderr" else text
         if text and not self._is_refused:
             self._on_text(stream, text)
 

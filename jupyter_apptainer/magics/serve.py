@@ -10,6 +10,7 @@ from typing import Any
 from ..bridge.serving import send, serve
 from ..errors import ApptainerError
 from .candidates import find_candidates
+from .definition_words import complete_definition
 from .host import Host
 from .jobs import write_answer
 from .model import Answer, Request
@@ -60,9 +61,12 @@ def _exchange(record: dict[str, Any]) -> Exchange:
 
 
 def _complete(host: Host, record: dict[str, Any]) -> list[tuple[str, str]]:
-    """Words alone: the files of this process are not those of whoever asks."""
+    """`cell` of the record: a recipe up to the cursor; else words alone, for the files of this process are not those of whoever asks."""
     try:
-        found = find_candidates(host, record["complete"], has_files=False)
+        if record.get("cell") is not None:
+            _, found = complete_definition(record["cell"]) or ("", ())
+        else:
+            found = find_candidates(host, record["complete"], has_files=False)
         return [(each.text, each.description) for each in found]
     except (ApptainerError, OSError):
         return []

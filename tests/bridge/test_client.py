@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
-import io
 import sys
 from pathlib import Path
 
 import pytest
 
-from jupyter_apptainer.bridge import client
-from jupyter_apptainer.bridge.client import ApptainerError, Options, Writer, build_value, split_line
+from jupyter_apptainer.bridge import lent
+from jupyter_apptainer.bridge.lent.call import ApptainerError
+from jupyter_apptainer.bridge.lent.line import Options, split_line
+from jupyter_apptainer.bridge.lent.values import build_value
 
 ENVIRON = {"HOME": "/home/u", "DATA": "/d ata"}
 
@@ -38,32 +39,6 @@ def test_lines_are_split_as_a_shell_does(line: str, expected: list[str]) -> None
 def test_a_quote_without_an_end_is_an_error() -> None:
     with pytest.raises(ApptainerError, match="no end"):
         split_line("exec 'x", ENVIRON)
-
-
-@pytest.mark.parametrize(
-    ("pieces", "expected"),
-    [
-        (["a\nb", "c\n"], "a\nbc\n"),
-        (["10%\r", "20%\r", "30%\rdone\n"], "done\n"),
-        (["x\r\ny\r\n"], "x\ny\n"),
-        (["10%\r50%\r90%"], "90%\n"),
-        ([f"[{'=' * 12}>---] {n} %\n\x1b[1A\x1b[J" for n in range(90)] + ["done\n"], "done\n"),
-    ],
-    ids=["plain", "one-line", "terminal", "unfinished", "bars"],
-)
-def test_progress_is_one_line(pieces: list[str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", shown)
-    writer = Writer()
-    for piece in pieces:
-        writer("stdout", piece)
-        writer("stderr", "")
-    writer.close()
-    # What was drawn for a moment is drawn over.
-    seen = shown.getvalue()
-    assert seen.count("%") <= 2
-    assert seen.count("\n") == expected.count("\n")
-    assert seen.endswith(expected)
 
 
 def test_values_show_themselves() -> None:
@@ -94,8 +69,13 @@ def test_wrong_options_are_named(line: str, text: str) -> None:
 
 def test_it_needs_nothing_but_the_standard_library_and_old_python_reads_it() -> None:
     """It is lent to images whose Python is older than ours, and that have nothing of ours."""
-    tree = ast.parse(Path(client.__file__).read_text(), feature_version=(3, 7))
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) if node.level == 0}
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    names = set()
+    for path in Path(lent.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(), feature_version=(3, 7))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                # Of the folder's own: all that is lent.
+                assert node.level <= 1
+                names |= {node.module or ""} if node.level == 0 else set()
     assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) == {"IPython", "ipywidgets"}

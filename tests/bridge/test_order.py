@@ -222,7 +222,7 @@ def test_the_body_of_a_cell_goes_with_it(setup: BridgeSetup) -> None:
 @pytest.mark.parametrize("line", ["bind data", "restart --nv true"])
 def test_a_kernel_changes_its_own_container_under_full_alone(line: str, setup: BridgeSetup) -> None:
     assert order(line, setup).words == tuple(line.split())
-    with pytest.raises(SpecError):
+    with pytest.raises(PolicyError):
         order(line, replace(setup, level="read"))
 
 

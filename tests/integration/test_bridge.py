@@ -19,7 +19,7 @@ from benchmarks.bridge import main
 from jupyter_apptainer.engine.locate import EngineInfo
 from jupyter_apptainer.kernels.kernelspecs import add_kernelspec, remove_kernelspec
 from jupyter_apptainer.kernels.spec import parse_container_spec
-from jupyter_apptainer.places import Places
+from jupyter_apptainer.places import Places, make_private_dir
 from tests.integration.conftest import TIMEOUT_S, RunningKernel, StartKernel
 
 # The same for every user, and slow.
@@ -96,6 +96,8 @@ def reading(starter_image: Path, places: Places, tmp_path_factory: pytest.TempPa
 def full(starter_image: Path, places: Places, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKernel]:
     """A kernel that may do everything, and has a folder under another name."""
     data = tmp_path_factory.mktemp("data")
+    # It comes with the first kernel, and this may be that one.
+    make_private_dir(places.runtime)
     config = {"image": str(starter_image), "bridge": "full", "binds": [f"{data}:/mnt/data", str(places.runtime)]}
     yield from start_module_kernel("t-full", config, tmp_path_factory.mktemp("full"))
 
@@ -133,6 +135,9 @@ def test_completion_comes_from_the_engine(reading: RunningKernel) -> None:
     code = "%apptainer instance st"
     content = reading.client.complete(code, len(code), reply=True, timeout=30)["content"]
     assert {"start", "stats", "stop"} <= set(content["matches"])
+    code = "%%apptainer build x.sif\nBootstrap: docker\nFrom: a\n%po"
+    content = reading.client.complete(code, len(code), reply=True, timeout=30)["content"]
+    assert (content["matches"], code[content["cursor_start"] :]) == (["%post"], "%po")
 
 
 def test_what_is_refused_is_one_message_with_a_hint(reading: RunningKernel) -> None:
@@ -331,7 +336,7 @@ def test_interrupt_stops_what_runs_on_the_host(start_kernel: StartKernel, starte
     kernel.manager.interrupt_kernel()
     assert kernel.finish(cell).ename == "KeyboardInterrupt"
     job = "job = %apptainer --bg exec instance://this sh -c 'echo begun; sleep 600'"
-    assert kernel.run(job + "\njob.stop(); print(job.returncode)").text.endswith("130\n")
+    assert kernel.run(job + "\njob.stop(); print(job.wait(60))").text.endswith("130\n")
     # A client that reads nothing holds up the command, and nobody else; what is kept of it has a limit.
     line = {"version": 1, "ask": "run", "words": ["exec", "instance://this", "yes"]}
     reply = kernel.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from jupyter_apptainer.engine.locate import EngineInfo
+from tests.laboratory import Lab
+from tests.registry import BreakingProxy, Registry
 
 # The same for every user, and slow.
 pytestmark = pytest.mark.root
@@ -53,6 +56,29 @@ def test_an_interrupted_build_leaves_nothing(client: BlockingKernelClient, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_pull_is_a_bar_of_one_line_and_an_interrupted_one_leaves_nothing(
+    client: BlockingKernelClient, tmp_path: Path, registry: Registry, small_sif: Path, lab: Lab
+) -> None:
+    image = f"{registry.host}/cells/bar:1"
+    client.execute(f"%env APPTAINER_CACHEDIR={lab.environ['APPTAINER_CACHEDIR']}", reply=True, timeout=TIMEOUT_S)
+    reply = client.execute(f"%apptainer push {small_sif} oras://{image}", reply=True, timeout=TIMEOUT_S)
+    assert reply["content"]["status"] == "ok", reply
+    with BreakingProxy(registry.port, limit=400_000, is_stalling=True) as proxy:
+        msg_id = client.execute(f"%apptainer pull new.sif oras://{image.replace(registry.host, proxy.host)}")
+        shown: dict[str, list[str]] = {"display_data": [], "update_display_data": []}
+        # The bar that the engine draws while it waits.
+        while not any(re.search(r" 0\.[1-9] of ", line) for lines in shown.values() for line in lines):
+            message = client.get_iopub_msg(timeout=TIMEOUT_S)
+            if message["parent_header"]["msg_id"] == msg_id and message["msg_type"] in shown:
+                shown[message["msg_type"]].append(message["content"]["data"]["text/plain"])
+        client.interrupt()  # type: ignore[attr-defined]  # see the fixture
+        reply = client.get_shell_msg(timeout=TIMEOUT_S)
+    assert reply["parent_header"]["msg_id"] == msg_id
+    assert reply["content"]["ename"] == "KeyboardInterrupt"
+    assert len(shown["display_data"]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_line_that_is_drawn_again_and_again_is_one_output(client: BlockingKernelClient, starter_image: Path) -> None:
     draw = 'import sys; [sys.stderr.write(f"\\r{i} %") for i in range(101)]; print("\\ndone", file=sys.stderr)'
     outputs: list[str] = []
@@ -70,7 +96,7 @@ def test_a_line_that_is_drawn_again_and_again_is_one_output(client: BlockingKern
     reply = client.execute_interactive(line, timeout=TIMEOUT_S, output_hook=hook)
     assert reply["content"]["status"] == "ok", reply
     assert len(outputs) == 1
-    assert updates[-1] == "100 %"
+    assert [*outputs, *updates][-1] == "100 %"
 
 
 def test_an_error_is_a_message_and_no_traceback(client: BlockingKernelClient) -> None:
