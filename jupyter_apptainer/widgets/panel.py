@@ -7,7 +7,8 @@ import os
 import sys
 from typing import Any
 
-from ..bridge import client
+from ..bridge import lent
+from ..bridge.model import VARIABLE
 from ..gpu import Sampler, find_sampler
 from .context import find_context
 from .front.markup import render_page, render_text
@@ -37,9 +38,9 @@ def panel(*, pause_after_s: float = PAUSE_AFTER_S) -> Any:
     pause_after_s: after how many seconds in which nobody touches it, it stops looking until somebody does; while a cell runs it goes on.
     Without ipywidgets (`pip install jupyter-apptainer[panel]`), or outside of a notebook, it is a page or a text.
     """
-    if client.VARIABLE in os.environ:
+    if VARIABLE in os.environ:
         # In a container of ours, whose image has this package.
-        return client.panel(pause_after_s=pause_after_s)
+        return lent.panel(pause_after_s=pause_after_s)
     if not _is_in_kernel() or importlib.util.find_spec("ipywidgets") is None:
         return StaticPanel()
     from .front.view import PanelView
