@@ -67,6 +67,7 @@
        ├─ ImageLacksIpykernel
        ├─ KernelDied
        ├─ KernelTimeout
+       ├─ StartCancelled               somebody ended the start
        ├─ ConnectionImpossible         neither ipc nor encrypted tcp can serve
        ├─ SharedInstanceMismatch       the instance that the kernel wants to share was started otherwise
        └─ AttachError                  a running kernel cannot be taken over
@@ -468,6 +469,12 @@ class KernelDied(LaunchError):
 class KernelTimeout(LaunchError):
     code = "kernel-timeout"
     phase = "connect"
+
+
+class StartCancelled(LaunchError):
+    code = "start-cancelled"
+    phase = "connect"
+    default_hint = "choose the kernel again, or restart it, to start it after all"
 
 
 class ConnectionImpossible(LaunchError):

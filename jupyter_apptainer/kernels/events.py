@@ -60,5 +60,9 @@ class Announcer:
             "status": event.status,
             "seconds": round(event.seconds, 3),
         }
-        data |= {name: text for name, text in (("message", event.message), ("hint", event.hint)) if text}
+        data |= {
+            name: text
+            for name, text in (("code", event.code), ("message", event.message), ("hint", event.hint))
+            if text
+        }
         self._event_logger.emit(schema_id=SCHEMA_ID, data=data)

@@ -148,6 +148,34 @@ def prepare_launch(
     )
 
 
+def read_wish(
+    config: Mapping[str, object],
+    *,
+    settings: ApptainerConfig,
+    environ: Mapping[str, str],
+    base_dir: str,
+    kernelspec_env: Mapping[str, str] | None = None,
+    notebook: str | None = None,
+    parameters: Mapping[str, object] | None = None,
+) -> ContainerSpec:
+    """Return what a start wants of this host, its overlays as files, whether any of it is there or not. Starts nothing.
+
+    Parameters are those of `prepare_launch`. Raises SpecError and PolicyError.
+    """
+    places = find_places()
+    settled = settle_spec(
+        config,
+        base_dir=base_dir,
+        environ=environ,
+        settings=settings,
+        places=places,
+        kernelspec_env=kernelspec_env,
+        notebook=notebook,
+        parameters=parameters,
+    )
+    return plan_overlays(find_local_image(settled.spec, places), places, base_dir, environ).spec
+
+
 def _get_ready(
     engine: EngineInfo,
     spec: ContainerSpec,

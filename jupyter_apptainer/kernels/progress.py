@@ -6,27 +6,30 @@ connect: the kernel runs and is waited for. A restart in place has the last phas
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
-from ..errors import ApptainerError
+from ..errors import ApptainerError, LaunchError, StartCancelled
 
 Phase = Literal["image", "overlay", "instance", "connect"]
 Status = Literal["started", "done", "failed"]
+CANCELLED = "the start of this kernel was cancelled"
 
 
 @dataclass(frozen=True)
 class PhaseEvent:
-    """seconds: since the phase began. message, hint: why it failed."""
+    """seconds: since the phase began. code, message, hint: why it failed."""
 
     phase: Phase
     status: Status
     seconds: float = 0.0
     message: str = ""
     hint: str = ""
+    code: str = ""
 
 
 def _ignore(event: PhaseEvent) -> None:
@@ -38,6 +41,8 @@ class Progress:
 
     def __init__(self, tell: Callable[[PhaseEvent], None] = _ignore) -> None:
         self._tell = tell
+        self._open: dict[Phase, float] = {}
+        self._has_failed = False
         self.seconds: dict[Phase, float] = {}
 
     @contextmanager
@@ -46,25 +51,47 @@ class Progress:
         if not is_shown:
             yield
             return
-        began = time.monotonic()
+        began = self._open[name] = time.monotonic()
         self._tell(PhaseEvent(name, "started"))
         try:
             yield
         except BaseException as error:
+            self._has_failed = True
             self._tell(_build_failure(name, time.monotonic() - began, error))
             raise
+        finally:
+            self._open.pop(name, None)
         self.seconds[name] = time.monotonic() - began
         self._tell(PhaseEvent(name, "done", self.seconds[name]))
+
+    def fail(self, error: ApptainerError) -> None:
+        """Tell of a failure before the first phase, or between two of them; one that a phase has told of is not told again."""
+        if not self._has_failed:
+            self._tell(_build_failure(_find_phase(error), 0.0, error))
+        self._has_failed = False
+
+    def abandon(self) -> None:
+        """Nobody waits for the phases that are open, which end on a thread of their own: tell that they failed, and no more."""
+        tell, self._tell = self._tell, _ignore
+        self._has_failed = True
+        for name, began in reversed(list(self._open.items()) or [("image", time.monotonic())]):
+            tell(_build_failure(name, time.monotonic() - began, StartCancelled(CANCELLED)))
 
     def describe(self) -> str:
         """Return the phases and how long they took, for a log."""
         return ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self.seconds.items())
 
 
+def _find_phase(error: ApptainerError) -> Phase:
+    return cast(Phase, error.phase) if isinstance(error, LaunchError) else "image"
+
+
 def _build_failure(phase: Phase, seconds: float, error: BaseException) -> PhaseEvent:
     if isinstance(error, ApptainerError):
-        return PhaseEvent(phase, "failed", seconds, error.message, error.hint or "")
-    return PhaseEvent(phase, "failed", seconds, str(error) or "the start was cancelled")
+        return PhaseEvent(phase, "failed", seconds, error.message, error.hint or "", error.code)
+    if isinstance(error, asyncio.CancelledError):
+        return PhaseEvent(phase, "failed", seconds, CANCELLED, code=StartCancelled.code)
+    return PhaseEvent(phase, "failed", seconds, str(error))
 
 
 SILENT = Progress()

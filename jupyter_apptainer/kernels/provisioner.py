@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import zmq
@@ -33,9 +34,10 @@ from .kernelspecs import get_kernelspec
 from .notebook import find_notebook
 from .parameters import check_parameters
 from .paths import map_to_host
-from .prepare import Preparation, prepare_launch
+from .prepare import Preparation, prepare_launch, read_wish
 from .progress import Progress
 from .spares import pool as spares
+from .starts import STARTS, Start
 
 # How long we look for the kernel's end before jupyter_client's own patience begins.
 END_PATIENCE_S = 1.0
@@ -77,6 +79,8 @@ class ApptainerProvisioner(KernelProvisionerBase):
         self._is_done = False
         self._is_watched = False
         self._is_autorestart = False
+        self._start = Start("", "")
+        self._dropping: asyncio.Future[None] | None = None
         merged = load_config()
         merged.merge(self.config if isinstance(self.config, Config) else Config())
         self.settings = ApptainerConfig(config=merged)
@@ -85,21 +89,35 @@ class ApptainerProvisioner(KernelProvisionerBase):
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Check everything, make the plan (at the first start), and set up the connection."""
+        manager: Any = self.parent
+        self._start = STARTS.begin(self.kernel_id or "", manager.kernel_name)
+        try:
+            return await self._start.run(self._get_ready(kwargs))
+        except ApptainerError as error:
+            await self._give_back_spare()
+            raise self._for_dialog(error) from None
+
+    async def _get_ready(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if self.kernel is None or self.kernel.is_ended():
+            self._progress = Progress(Announcer(self.parent, self.kernel_id or "", self.log))
         extra = kwargs.pop("extra_arguments", None) or []
         encryption = kwargs.pop("transport_encryption", None)
         notebook, chosen = kwargs.pop("notebook", None), kwargs.pop("parameters", None)
         kwargs = await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
         token = await self._forget_ended()
-        try:
-            if self.kernel is None:
-                self._progress = Progress(Announcer(self.parent, self.kernel_id or "", self.log))
-                await self._attach()
-            if self.kernel is None:
-                self._preparation = await asyncio.to_thread(self._prepare, kwargs, extra, notebook, chosen, token)
-                self._connect(self._preparation, encryption)
-        except ApptainerError as error:
-            await self._give_back_spare()
-            raise self._for_dialog(error) from None
+        if self.kernel is None:
+            await self._attach()
+        if self.kernel is None:
+            prepare = asyncio.to_thread(self._prepare, kwargs, extra, notebook, chosen, token)
+            preparing = asyncio.ensure_future(prepare)
+            try:
+                self._preparation = await asyncio.shield(preparing)
+            except asyncio.CancelledError:
+                self._progress.abandon()
+                # The thread goes on; nobody takes what it brings.
+                preparing.add_done_callback(self._drop)
+                raise
+            self._connect(self._preparation, encryption)
         manager: Any = self.parent
         manager.write_connection_file(jupyter_session=kwargs.get("env", {}).get("JPY_SESSION_NAME", ""))
         self.connection_info = manager.get_connection_info()
@@ -115,6 +133,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
         if self._is_attaching:
             self._is_attaching = False
             self._has_run = True
+            STARTS.forget(self.kernel_id or "")
             return self.connection_info
         is_new = False
         if self.kernel is None:
@@ -125,13 +144,10 @@ class ApptainerProvisioner(KernelProvisionerBase):
         for warning in self.kernel.plan.warnings:
             self.log.warning("Container kernel %s: %s", self.kernel_id, warning)
         try:
-            await self.kernel.start(self.connection_info, timeout_s=self.settings.start_timeout_s)
+            await self._start.run(self._start_kernel(self.kernel))
         except ApptainerError as error:
-            await self._give_up()
             raise self._for_dialog(error) from None
-        except asyncio.CancelledError:
-            await self._give_up()
-            raise
+        STARTS.forget(self.kernel_id or "")
         self._is_done = False
         self._has_run = True
         for setting in self._preparation.settings if self._preparation else ():
@@ -190,6 +206,13 @@ class ApptainerProvisioner(KernelProvisionerBase):
                 log=self.log,
             )
 
+    async def _start_kernel(self, kernel: ContainerKernel) -> None:
+        try:
+            await kernel.start(self.connection_info, timeout_s=self.settings.start_timeout_s)
+        except (ApptainerError, asyncio.CancelledError):
+            await self._give_up()
+            raise
+
     async def post_launch(self, **kwargs: Any) -> None:
         """Called when the kernel runs and the server's restarter, if there is one, watches it."""
         await super().post_launch(**kwargs)
@@ -242,19 +265,32 @@ class ApptainerProvisioner(KernelProvisionerBase):
     ) -> Preparation:
         for leftover in sweep(find_places()):
             self.log.warning("Ended %s: %s", leftover.entry.name, leftover.reason)
+        environ = kwargs["env"]
+        base_dir = self.kernel_spec.resource_dir or os.getcwd()
+        path = os.path.abspath(notebook) if notebook else find_notebook(environ, os.environ, self._find_root())
+        parameters = None if chosen is None else check_parameters(chosen, self.kernel_spec.metadata)
+        self._start.label = path or environ.get("JPY_SESSION_NAME") or ""
+        self._start.read_wish = partial(
+            read_wish,
+            self.container,
+            settings=self.settings,
+            environ=environ,
+            base_dir=base_dir,
+            kernelspec_env=self.kernel_spec.env,
+            notebook=path,
+            parameters=parameters,
+        )
         preparation = prepare_launch(
             self._read_config(),
             settings=self.settings,
             kernel_id=self.kernel_id or "",
             cwd=os.path.abspath(kwargs.get("cwd") or os.getcwd()),
-            environ=kwargs["env"],
-            base_dir=self.kernel_spec.resource_dir or os.getcwd(),
+            environ=environ,
+            base_dir=base_dir,
             kernelspec_env=self.kernel_spec.env,
             extra_arguments=extra,
-            notebook=os.path.abspath(notebook)
-            if notebook
-            else find_notebook(kwargs["env"], os.environ, self._find_root()),
-            parameters=None if chosen is None else check_parameters(chosen, self.kernel_spec.metadata),
+            notebook=path,
+            parameters=parameters,
             token=token,
             on_progress=lambda text: self.log.info("Kernel %s: %s", self.kernel_id, text),
             progress=self._progress,
@@ -308,6 +344,8 @@ class ApptainerProvisioner(KernelProvisionerBase):
     def _for_dialog(self, error: ApptainerError) -> StartFailed:
         """The kernel manager logs what it is given with its traceback, so a second one is for those who look for our bugs."""
         self.log.debug("The start of kernel %s failed", self.kernel_id, exc_info=error)
+        self._start.fail(error)
+        self._progress.fail(error)
         if self._is_autorestart:
             self._is_autorestart = False
             self._declare_dead()
@@ -322,6 +360,11 @@ class ApptainerProvisioner(KernelProvisionerBase):
         manager: Any = self.parent
         for callback in list(manager._restarter.callbacks["dead"]):
             callback()
+
+    def _drop(self, preparing: asyncio.Future[Preparation]) -> None:
+        """What was prepared for a start that was cancelled in the meantime."""
+        if not preparing.cancelled() and preparing.exception() is None:
+            self._dropping = asyncio.ensure_future(self._give_back_spare())
 
     async def _give_back_spare(self) -> None:
         """It has been made this kernel's, and there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -76,13 +77,7 @@ class InstanceHandler(_ChangeHandler):
     @web.authenticated
     @authorized
     async def delete(self, name: str) -> None:
-        kernels: Any = self.kernel_manager
-        for entry in await self.in_thread(find_entries, self.places, name):
-            if entry.kernel_id in kernels:
-                # Ended from below, it would be taken for a crash and started anew.
-                await ensure_async(kernels.shutdown_kernel(entry.kernel_id))
-            else:
-                await self.in_thread(end_instance, self.places, entry)
+        await end_instances(self.kernel_manager, self.places, name)
         self.answer_nothing()
 
 
@@ -159,6 +154,16 @@ def find_entries(places: Places, name: str) -> list[LedgerEntry]:
     if not entries:
         raise InstanceNotFound(f"no instance of ours is named {name!r}")
     return entries
+
+
+async def end_instances(kernels: Any, places: Places, name: str) -> None:
+    """End the instance of ours with this name, and the kernels in it. Raises InstanceNotFound."""
+    for entry in await asyncio.to_thread(find_entries, places, name):
+        if entry.kernel_id in kernels:
+            # Ended from below, it would be taken for a crash and started anew.
+            await ensure_async(kernels.shutdown_kernel(entry.kernel_id))
+        else:
+            await asyncio.to_thread(end_instance, places, entry)
 
 
 def end_instance(places: Places, entry: LedgerEntry) -> None:

@@ -6,9 +6,12 @@ from .api import BASE, ApiHandler, UnknownHandler
 from .changes import InstanceHandler, KernelspecHandler, KernelspecsHandler, LoginsHandler, OverlaysHandler
 from .image import ImageContentHandler, ImageHandler
 from .reading import LOOKS, build_look_handler
+from .starts import RepairsHandler, StartHandler, StartsHandler
 from .tasks import TaskHandler, TaskLogHandler, TaskRetryHandler, TasksHandler
 from .terminals import TerminalsHandler
 
+# jupyter_server takes any id that a client makes up.
+_START = r"/starts/([A-Za-z0-9_-]{1,100})"
 _TASK = r"/tasks/([0-9a-f]{1,8})"
 
 
@@ -24,6 +27,9 @@ def build_routes() -> list[tuple[str, type[ApiHandler]]]:
         ("/kernelspecs", KernelspecsHandler),
         (r"/kernelspecs/([A-Za-z0-9_.-]+)", KernelspecHandler),
         ("/logins", LoginsHandler),
+        ("/starts", StartsHandler),
+        (_START, StartHandler),
+        (rf"{_START}/repairs", RepairsHandler),
         ("/tasks", TasksHandler),
         (_TASK, TaskHandler),
         (rf"{_TASK}/log", TaskLogHandler),

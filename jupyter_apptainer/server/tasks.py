@@ -19,7 +19,16 @@ from .api import ApiHandler, Refusal
 from .orders import ORDERS, Desk
 
 
-class _TaskHandler(ApiHandler):
+class OrderHandler(ApiHandler):
+    """What takes orders of long work."""
+
+    def order(self, desk: Desk, body: Any) -> Started:
+        """Start the task that an `Order` asks for, or join it. Blocking."""
+        spec = ORDERS[body["kind"]](desk, body.get("args", {}))
+        return start_task(desk.places, spec, limit=self.app.max_tasks, queue_limit=self.app.max_queued_tasks)
+
+
+class _TaskHandler(OrderHandler):
     auth_resource = "jupyter_apptainer:tasks"
 
     def answer_started(self, started: Started) -> None:
@@ -45,11 +54,7 @@ class TasksHandler(_TaskHandler):
         body = self.read_body("Order")
         desk = Desk(self.places, self.app.settings_of_ours, self.app.root)
         self.app.events.look("task")
-        self.answer_started(await self.in_thread(self._start, desk, body))
-
-    def _start(self, desk: Desk, body: Any) -> Started:
-        spec = ORDERS[body["kind"]](desk, body.get("args", {}))
-        return start_task(desk.places, spec, limit=self.app.max_tasks, queue_limit=self.app.max_queued_tasks)
+        self.answer_started(await self.in_thread(self.order, desk, body))
 
 
 class TaskHandler(_TaskHandler):

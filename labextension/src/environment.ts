@@ -10,11 +10,11 @@ import {
   TranslationBundle
 } from '@jupyterlab/translation';
 
+import { CommandIDs } from './commandIDs';
 import { ask } from './dialogs';
+import { isContainerKernel } from './kernels/described';
 import { mergeValues, METADATA_KEY, readValues } from './settings';
 
-const COMMAND = 'apptainer:choose-environment';
-const PROVISIONER = 'apptainer-provisioner';
 
 /** The notebook's button "Environment": image, GPU, binds and overlays of its container, kept in the notebook. */
 export const environmentPlugin: JupyterFrontEndPlugin<void> = {
@@ -41,36 +41,35 @@ export const environmentPlugin: JupyterFrontEndPlugin<void> = {
       const name = panel?.sessionContext.session?.kernel?.name ?? panel?.sessionContext.kernelPreference.name;
       return name ? isContainerKernel(serviceManager.kernelspecs.specs?.kernelspecs[name]?.metadata) : false;
     };
-    commands.addCommand(COMMAND, {
+    commands.addCommand(CommandIDs.chooseEnvironment, {
       label: trans.__('Environment'),
       caption: trans.__('Change the image, GPU, folders and overlays of this notebook'),
-      describedBy: { args: { type: 'object', properties: {} } },
+      describedBy: {
+        args: {
+          type: 'object',
+          properties: { kernel: { type: 'string', description: 'To start where none runs.' } }
+        }
+      },
       isEnabled: () => isInContainer(getPanel()),
       isVisible: () => isInContainer(getPanel()),
-      execute: async () => {
+      execute: async args => {
         const panel = getPanel();
         if (panel) {
-          await changeEnvironment(panel, trans);
+          await changeEnvironment(panel, args.kernel as string | undefined, trans);
         }
       }
     });
-    const changed = (): void => commands.notifyCommandChanged(COMMAND);
+    const changed = (): void => commands.notifyCommandChanged(CommandIDs.chooseEnvironment);
     serviceManager.kernelspecs.specsChanged.connect(changed);
     notebooks.currentChanged.connect(changed);
     notebooks.widgetAdded.connect((_, panel) => panel.sessionContext.kernelChanged.connect(changed));
-    palette?.addItem({ command: COMMAND, category: trans.__('Apptainer') });
+    palette?.addItem({ command: CommandIDs.chooseEnvironment, category: trans.__('Apptainer') });
   }
 };
 
-function isContainerKernel(metadata: unknown): boolean {
-  const provisioner = (
-    metadata as { kernel_provisioner?: { provisioner_name?: string } } | undefined
-  )?.kernel_provisioner;
-  return provisioner?.provisioner_name === PROVISIONER;
-}
-
 async function changeEnvironment(
   panel: NotebookPanel,
+  kernel: string | undefined,
   trans: TranslationBundle
 ): Promise<void> {
   const model = panel.content.model;
@@ -129,7 +128,7 @@ async function changeEnvironment(
   }
   // The server reads the settings from the saved file when a kernel starts; a restart in place keeps its container.
   await panel.context.save();
-  const name = panel.sessionContext.session?.kernel?.name;
+  const name = panel.sessionContext.session?.kernel?.name ?? kernel;
   if (name) {
     await panel.sessionContext.shutdown();
     await panel.sessionContext.changeKernel({ name });

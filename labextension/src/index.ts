@@ -1,7 +1,15 @@
+import { kernelDialogsPlugin } from './kernels/dialogs';
 import { environmentPlugin } from './environment';
 import { filesPlugin } from './files';
 import { highlightingPlugin } from './highlighting';
 import { panelPlugin } from './panel';
-import { phasesPlugin } from './phases';
+import { startsPlugin } from './starts';
 
-export default [filesPlugin, highlightingPlugin, phasesPlugin, environmentPlugin, panelPlugin];
+export default [
+  kernelDialogsPlugin,
+  filesPlugin,
+  highlightingPlugin,
+  startsPlugin,
+  environmentPlugin,
+  panelPlugin
+];

@@ -224,8 +224,12 @@ function guessKind(path: string): 'def' | 'dockerfile' | 'environment' | 'requir
   return /^requirements.*\.txt$/.test(name) ? 'requirements' : 'def';
 }
 
-/** Tell of a task until it is over: a notification with progress, wherever the person is in the meantime. */
-async function followTask(started: Task, trans: TranslationBundle, refresh: () => void): Promise<void> {
+/** Tell of a task until it is over: a notification with progress, wherever the person is in the meantime. Returns how it ended. */
+export async function followTask(
+  started: Task,
+  trans: TranslationBundle,
+  refresh: () => void = () => undefined
+): Promise<Task['state'] | undefined> {
   const cancel = {
     label: trans.__('Cancel'),
     callback: (): void => void request('DELETE', `/tasks/${started.id}`).then(refresh, () => undefined)
@@ -239,7 +243,7 @@ async function followTask(started: Task, trans: TranslationBundle, refresh: () =
     } catch {
       // Forgotten, or no server any more: there is nothing to tell.
       Notification.dismiss(id);
-      return;
+      return undefined;
     }
     Notification.update({
       id,
@@ -259,4 +263,5 @@ async function followTask(started: Task, trans: TranslationBundle, refresh: () =
     autoClose: task.state === 'done' ? 5000 : false,
     actions: []
   });
+  return task.state;
 }

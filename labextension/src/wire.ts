@@ -521,6 +521,111 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/starts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Kernels that are starting, and the newest starts that failed, with what may help */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                200: components["responses"]["Starts"];
+                default: components["responses"]["Error"];
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/starts/{kernel_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                kernel_id: components["parameters"]["KernelId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Cancel a start and remove what it made so far */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    kernel_id: components["parameters"]["KernelId"];
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description It has ended. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                default: components["responses"]["Error"];
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/starts/{kernel_id}/repairs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                kernel_id: components["parameters"]["KernelId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Do what was offered for a start that failed; the kernel is then to be started again */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    kernel_id: components["parameters"]["KernelId"];
+                };
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "application/json": components["schemas"]["RepairRequest"];
+                };
+            };
+            responses: {
+                200: components["responses"]["Repair"];
+                default: components["responses"]["Error"];
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/tasks": {
         parameters: {
             query?: never;
@@ -878,6 +983,42 @@ export interface components {
             total_bytes: number;
             wanted_bytes: number;
         };
+        Start: {
+            kernel_id: string;
+            kernelspec: string;
+            /** @description The notebook, where it is known. */
+            label: string;
+            /** @enum {unknown} */
+            state: "starting" | "failed";
+            error: {
+                /** @description Stable: docs/reference/errors.md. */
+                code: string;
+                message: string;
+                hint: string;
+                log_tail: string[];
+            } | null;
+            /** @description Since it failed. */
+            age_s: number;
+            /** @description The best first. */
+            repairs: {
+                kind: components["schemas"]["RepairKind"];
+                /** @description What it is done to: a file, a folder, an instance. */
+                subject: string;
+                /** @description Where the image comes from. */
+                source: string;
+                /** @description Whose instance it is. */
+                detail: string;
+            }[];
+        };
+        /** @enum {unknown} */
+        RepairKind: "pull-image" | "install-engine" | "create-overlay" | "check-overlay" | "grow-overlay" | "end-holder" | "make-folder";
+        RepairRequest: {
+            kind: components["schemas"]["RepairKind"];
+        };
+        RepairAnswer: {
+            /** @description What has to end first, where it takes long. */
+            task: components["schemas"]["Task"] | null;
+        };
         LoginRequest: {
             host: string;
             username: string;
@@ -1120,6 +1261,24 @@ export interface components {
             };
         };
         /** @description A list. */
+        Starts: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Start"][];
+            };
+        };
+        /** @description It is done or under way. */
+        Repair: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["RepairAnswer"];
+            };
+        };
+        /** @description A list. */
         Tasks: {
             headers: {
                 [name: string]: unknown;
@@ -1163,6 +1322,7 @@ export interface components {
         ImagePath: string;
         TaskId: string;
         InstanceName: string;
+        KernelId: string;
         KernelName: string;
     };
     requestBodies: never;

@@ -81,5 +81,5 @@ def test_phases_tell_how_they_end() -> None:
         ("connect", "failed"),
     ]
     assert (events[3].message, events[3].hint) == ("there is no image", "fetch it")
-    assert events[5].message == "the start was cancelled"
+    assert events[5].message == "the start of this kernel was cancelled"
     assert set(progress.seconds) == {"image"}

@@ -44,7 +44,7 @@ def list_operations() -> list[tuple[str, str, str]]:
 
 
 def fill(path: str) -> str:
-    return path.replace("{id}", "0123abcd").replace("{name}", "jpa-none")
+    return path.replace("{id}", "0123abcd").replace("{name}", "jpa-none").replace("{kernel_id}", "no-kernel")
 
 
 OPERATIONS = [pytest.param(*each, id=f"{each[0]}-{each[1]}") for each in list_operations()]
@@ -58,6 +58,7 @@ def test_description_has_exactly_what_the_handlers_do() -> None:
     done = set()
     for address, handler in build_routes()[:-1]:
         path = address.removeprefix(f"/{BASE}").replace(r"([0-9a-f]{1,8})", "0123abcd")
+        path = path.replace("([A-Za-z0-9_-]{1,100})", "no-kernel")
         path = path.replace("(jpa-[A-Za-z0-9_.-]+)", "jpa-none").replace("([A-Za-z0-9_.-]+)", "jpa-none")
         own = [method for method in _METHODS if any(method in vars(cls) for cls in handler.__mro__[:3])]
         done |= {(method, path, handler.auth_resource) for method in own}
@@ -89,7 +90,9 @@ def test_every_error_has_a_status(cls: type[errors.ApptainerError]) -> None:
 # --- what there is
 
 
-@pytest.mark.parametrize("noun", ["status", "images", "instances", "kernels", "overlays", "gpus", "storage", "tasks"])
+@pytest.mark.parametrize(
+    "noun", ["status", "images", "instances", "kernels", "overlays", "gpus", "storage", "starts", "tasks"]
+)
 def test_answers_are_as_described(api: Api, noun: str) -> None:
     answer = api("GET", f"/{noun}")
     if noun == "status":

@@ -1,0 +1,99 @@
+"""Starts as people see them: cancelled in the status bar, failed with what helps, mended by a click."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import open_page, serve
+from tests.browser.test_labextension import run_cell, wait_idle
+from tests.integration.server import Server
+from tests.integration.test_clients import write_notebook
+
+pytestmark = pytest.mark.user
+SLEEPER = ["sh", "-c", "echo asleep; sleep 600; echo {connection_file}"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("starts")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, labextension: Path, starter_image: Path) -> Iterator[Server]:
+    with serve(folder, labextension, "jupyterlab") as server:
+        add_kernels(server, folder, starter_image)
+        yield server
+        remove_kernels(server)
+
+
+def add_kernels(server: Server, folder: Path, image: Path) -> None:
+    """One that waits for ever, and one that wants a folder which is not there."""
+    for name, config in (("sleeper", {"command": SLEEPER}), ("wants", {"binds": [f"{folder}/lacking:/data"]})):
+        body = {"name": name, "config": {"image": str(image), **config}, "display_name": name.title(), "check": False}
+        assert server.ask("POST", "jupyter-apptainer/v1/kernelspecs", body)[0] == 201
+
+
+def remove_kernels(server: Server) -> None:
+    for name in ("sleeper", "wants"):
+        server.ask("DELETE", f"jupyter-apptainer/v1/kernelspecs/{name}")
+
+
+def check_access(page: Page, *where: list[str]) -> None:
+    for theme in ("JupyterLab Light", "JupyterLab Dark", "JupyterLab Dark High Contrast"):
+        page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        expect(page.locator(f"body[data-jp-theme-name='{theme}']")).to_be_attached()
+        found = Axe().run(page, context={"include": list(where)}).response["violations"]
+        assert not [rule for rule in found if rule["impact"] in ("serious", "critical")], found
+
+
+def test_start_is_cancelled_and_the_notebook_says_so(server: Server, browser: Browser, folder: Path) -> None:
+    write_notebook(folder / "asleep.ipynb", "1", kernel="sleeper")
+    with open_page(browser, server, "lab/tree/asleep.ipynb?reset") as page:
+        status = page.locator(".jp-apptainer-status")
+        expect(status).to_contain_text("connecting to the kernel")
+        page.get_by_role("button", name="Cancel the start of sleeper").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("the start of this kernel was cancelled")
+        expect(status).to_be_hidden()
+        dialog.get_by_role("button", name="Close").click()
+        # Jupyter's own dialog about it does not follow.
+        expect(page.get_by_role("dialog")).to_have_count(0)
+    assert server.ask("GET", "jupyter-apptainer/v1/instances")[1] == []
+
+
+def test_failed_start_is_mended_by_a_click(server: Server, browser: Browser, folder: Path) -> None:
+    write_notebook(folder / "wants.ipynb", "import os; os.listdir('/data')", kernel="wants")
+    with open_page(browser, server, "lab/tree/wants.ipynb?reset") as page:
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("“Wants” did not start")
+        expect(dialog).to_contain_text(f"the folder to bind does not exist: {folder}/lacking")
+        check_access(page, [".jp-Dialog"], [".jp-apptainer-status"])
+        dialog.get_by_role("button", name="Close").click()
+        # It can be had again.
+        page.get_by_role("button", name=re.compile("^wants: start failed")).click()
+        dialog.get_by_role("button", name="Make the folder lacking").click()
+        wait_idle(page)
+        assert run_cell(page).strip() == "[]"
+        expect(page.get_by_role("dialog")).to_have_count(0)
+    (folder / "lacking").rmdir()
+
+
+@pytest.mark.usefixtures("server")
+def test_jupyter_notebook_cancels_and_mends(browser: Browser, folder: Path, labextension: Path) -> None:
+    write_notebook(folder / "asleep.ipynb", "1", kernel="sleeper")
+    write_notebook(folder / "wants.ipynb", "1", kernel="wants")
+    with serve(folder, labextension, "notebook") as server:
+        with open_page(browser, server, "notebooks/asleep.ipynb") as page:
+            toast = page.get_by_role("alert").filter(has_text="connecting to the kernel")
+            toast.get_by_role("button", name="Cancel").click()
+            expect(page.get_by_role("dialog")).to_contain_text("the start of this kernel was cancelled")
+        with open_page(browser, server, "notebooks/wants.ipynb") as page:
+            page.get_by_role("dialog").get_by_role("button", name="Make the folder lacking").click()
+            wait_idle(page)
+    (folder / "lacking").rmdir()
