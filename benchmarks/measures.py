@@ -25,6 +25,8 @@ REPEATS = 3
 PAYLOAD_BYTES = 1_000_000
 # ZMQ's queues hold 1000 messages and then drop them.
 SMALL_MESSAGES = 800
+LINES = 20_000
+SINGLE_DISPLAYS = 30
 # A second interrupt that comes late would arrive within this time.
 ECHO_S = 0.25
 
@@ -38,6 +40,11 @@ _SEND_SMALL = f"""
 from IPython.display import publish_display_data
 for _number in range({SMALL_MESSAGES}):
     publish_display_data({{"text/plain": str(_number)}})
+"""
+_SEND_LINES = f"for _number in range({LINES}): print('line', _number)"
+_SEND_ONE = f"""
+from IPython.display import publish_display_data
+publish_display_data({{"text/plain": "x" * {PAYLOAD_BYTES}}})
 """
 _SLEEP = "import time\nprint('sleeping', flush=True)\ntime.sleep(60)"
 _COUNT_INTERRUPTS = f"""
@@ -132,6 +139,31 @@ async def measure_payloads(client: AsyncKernelClient) -> float:
 async def measure_small_messages(client: AsyncKernelClient) -> float:
     """Small displays per second."""
     return await _measure_rate(client, _SEND_SMALL)
+
+
+async def measure_lines(client: AsyncKernelClient) -> float:
+    """Lines per second that `print` writes in a loop, until the last has arrived."""
+    began = time.monotonic()
+    msg_id = client.execute(_SEND_LINES)
+    messages = await _wait_idle(client, msg_id)
+    duration_s = time.monotonic() - began
+    count = sum(message["content"]["text"].count("\n") for message in messages if message["msg_type"] == "stream")
+    if count != LINES:
+        raise RuntimeError(f"{count} of {LINES} lines arrived")
+    await wait_reply(client, msg_id)
+    return LINES / duration_s
+
+
+async def measure_one_display(client: AsyncKernelClient) -> float:
+    """Median time of a cell that shows 1 MB, as a figure or a table is shown, from sending it until it is idle."""
+    times: list[float] = []
+    for _ in range(SINGLE_DISPLAYS):
+        began = time.monotonic()
+        msg_id = client.execute(_SEND_ONE)
+        await _wait_idle(client, msg_id)
+        times.append(time.monotonic() - began)
+        await wait_reply(client, msg_id)
+    return statistics.median(times)
 
 
 async def _measure_rate(client: AsyncKernelClient, code: str) -> float:

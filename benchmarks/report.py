@@ -12,8 +12,8 @@ from .rounds import Samples
 from .ways import WayName
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
-Unit = Literal["s", "ms", "MB/s", "messages/s", "MB"]
-_FACTORS: Mapping[Unit, float] = {"s": 1, "ms": 1000, "MB/s": 1, "messages/s": 1, "MB": 1e-6}
+Unit = Literal["s", "ms", "MB/s", "messages/s", "lines/s", "MB"]
+_FACTORS: Mapping[Unit, float] = {"s": 1, "ms": 1000, "MB/s": 1, "messages/s": 1, "lines/s": 1, "MB": 1e-6}
 HEADER = ("measure", "local", "container", "ratio", "target", "pasted recipe")
 
 
@@ -59,8 +59,10 @@ MEASURES: tuple[Measure, ...] = (
     Measure("interrupt", "Interrupt, until the cell is idle", "ms"),
     Measure("execute", "Round trip of a cell", "ms", Target("ratio at most", 1.05)),
     Measure("info", "Round trip of kernel_info", "ms"),
+    Measure("one_display", "A cell that shows 1 MB, until it is idle", "ms"),
     Measure("payloads", "Output: displays of 1 MB", "MB/s", Target("ratio at least", 1.2)),
     Measure("small", "Output: small displays", "messages/s"),
+    Measure("lines", "Output: printed lines", "lines/s"),
     Measure("shutdown", "Shutdown, until everything is gone", "s", Target("difference at most", 0.2)),
     Measure("memory", "Memory (proportional set size)", "MB", Target("difference at most", 25e6)),
     Measure("memory_kernel", "  of it, the kernel itself", "MB"),

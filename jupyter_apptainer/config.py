@@ -30,6 +30,12 @@ class ApptainerConfig(Configurable):
         run the argv of a kernel.json choose for themselves.""",
     ).tag(config=True)
 
+    sign_ipc_messages = Bool(
+        False,
+        help="""Sign the messages between server and kernel over sockets too. Only you can reach those, and whoever can may read the key as well, so
+        that a signature adds nothing there and large outputs take longer. Over tcp they are always signed. Default: False.""",
+    ).tag(config=True)
+
     start_timeout_s = Float(
         60.0,
         help="""How many seconds the container may take to come up, and then the kernel until it listens, each, before the start is

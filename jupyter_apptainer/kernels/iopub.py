@@ -1,12 +1,13 @@
 """The kernel's output channel, from the side: which cell runs, and a last word to it after the kernel's end.
 
-A message says which request it belongs to, or front ends show it nowhere. So we listen to the kernel's status, and when the
+A message says which request it belongs to, or front ends show it nowhere. So we hear of each cell that begins, and when the
 kernel is gone, take its place on the channel for the moment that one message needs; clients reconnect by themselves.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import zmq
 
 _DELIMITER = b"<IDS|MSG>"
-# ipykernel's and xeus' names for messages about the state of cells. What cells print has other topics, and is not sent to us.
+# ipykernel's and xeus' names for messages about cells. What cells print has other topics, and is not sent to us.
 _TOPICS = (b"kernel.", b"kernel_core.")
+_TOPIC = re.compile(rb"(kernel(?:_core)?\.[^.]+\.)[a-z_]+")
+_BEGIN = b"execute_input"
 # Short messages; we may look seldom.
 _QUEUE = 100_000
 # libzmq tries again every 0.1 to 0.2 s; on a busy machine it took 1.5 s and more.
@@ -29,7 +32,8 @@ class IopubListener:
     def __init__(self, connection: Mapping[str, Any]) -> None:
         self._connection = connection
         self._context = zmq.Context()
-        self._running: dict[str, dict[str, Any]] = {}
+        self._is_narrow = False
+        self._last_begin: Sequence[bytes] = ()
         self.socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB)
         if connection.get("curve_publickey"):
             self.socket.curve_publickey, self.socket.curve_secretkey = zmq.curve_keypair()
@@ -46,8 +50,13 @@ class IopubListener:
 
     @property
     def cell(self) -> dict[str, Any]:
-        """The header of the request whose cell runs; the youngest where there are several, empty for none."""
-        return next(reversed(self._running.values()), {})
+        """The header of the request whose cell has begun last; empty where none has, or the protocol is not the one that we know."""
+        frames = self._last_begin
+        try:
+            parent = json.loads(frames[frames.index(_DELIMITER) + 3])
+        except (ValueError, IndexError):
+            return {}
+        return parent if isinstance(parent, dict) else {}
 
     def drain(self) -> bool:
         """Take note of all that has come; returns whether there was anything."""
@@ -58,28 +67,28 @@ class IopubListener:
         return count > 0
 
     def _note(self, frames: Sequence[bytes]) -> None:
-        try:
-            header, parent, _, content = frames[frames.index(_DELIMITER) + 2 :][:4]
-            match json.loads(header)["msg_type"]:
-                case "execute_input":
-                    # Not sent for requests that no cell belongs to.
-                    found = json.loads(parent)
-                    self._running[found["msg_id"]] = found
-                case "status" if json.loads(content)["execution_state"] == "idle":
-                    self._running.pop(json.loads(parent).get("msg_id"), None)
-        except (ValueError, KeyError, AttributeError):
-            # Not the protocol that we know; then we know of no cell.
-            return
+        topic = frames[0]
+        if topic.endswith(_BEGIN):
+            self._last_begin = frames
+        found = _TOPIC.fullmatch(topic)
+        if found and not self._is_narrow:
+            self._narrow(found[1] + _BEGIN)
+
+    def _narrow(self, topic: bytes) -> None:
+        """Hear one message of each cell and not three, as all cost kernel and client time. The topic has a name that only its kernel knows."""
+        self.socket.setsockopt(zmq.SUBSCRIBE, topic)
+        for broad in _TOPICS:
+            self.socket.setsockopt(zmq.UNSUBSCRIBE, broad)
+        self._is_narrow = True
 
     def speak_for_the_dead(self, text: str) -> bool:
         """Send `text` as standard error of the cell that ran; False where nobody listened. Only when the kernel has ended."""
         # Slow to import, and hardly ever needed.
         from jupyter_client.session import Session
 
-        session = Session(
-            key=_to_bytes(self._connection.get("key") or b""),
-            signature_scheme=self._connection.get("signature_scheme") or "hmac-sha256",
-        )
+        session = Session(signature_scheme=self._connection.get("signature_scheme") or "hmac-sha256")
+        # Not as an argument: an empty one, for no signatures, makes it warn.
+        session.key = _to_bytes(self._connection.get("key") or b"")
         # Or we would be the first of our own listeners.
         self.socket.close(linger=0)
         with self._context.socket(zmq.XPUB) as channel:

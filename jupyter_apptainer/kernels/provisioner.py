@@ -36,6 +36,7 @@ from .parameters import check_parameters
 from .paths import map_to_host
 from .prepare import Preparation, prepare_launch, read_wish
 from .progress import Progress
+from .signing import stop_signing
 from .spares import pool as spares
 from .starts import STARTS, Start
 
@@ -340,6 +341,10 @@ class ApptainerProvisioner(KernelProvisionerBase):
             )
         if (wants_tcp or policy in ("required", "auto", True)) and can_encrypt and manager.curve_publickey is None:
             manager.curve_publickey, manager.curve_secretkey = zmq.curve_keypair()
+        is_plain = not wants_tcp and manager.curve_publickey is None
+        # Clients of an earlier kernel of this manager have its key already.
+        if is_plain and not self.settings.sign_ipc_messages and not self._has_run:
+            stop_signing(manager, preparation.spec.command)
 
     def _for_dialog(self, error: ApptainerError) -> StartFailed:
         """The kernel manager logs what it is given with its traceback, so a second one is for those who look for our bugs."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
+from jupyter_core.paths import jupyter_config_dir
 
 from tests.integration.conftest import TIMEOUT_S, MakeKernelspec, RunningKernel, StartKernel
 
@@ -71,33 +74,67 @@ def test_the_kernel_reads_a_twin_of_the_connection_file(kernel: RunningKernel) -
     )
 
 
-def test_the_key_is_in_no_process_list(kernel: RunningKernel) -> None:
-    key = str(load(kernel.manager.connection_file)["key"])
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                assert key.encode() not in (folder / "cmdline").read_bytes()
-            except OSError:
-                continue
+def test_over_sockets_nothing_is_signed(kernel: RunningKernel) -> None:
+    """A console that knows nothing but the connection file gets on as well, and nobody warns."""
+    assert load(kernel.manager.connection_file)["key"] == ""
+    assert kernel.client.session.auth is None
+    console = BlockingKernelClient(connection_file=kernel.manager.connection_file)
+    console.load_connection_file()
+    console.start_channels()
+    try:
+        console.wait_for_ready(timeout=TIMEOUT_S)
+        assert console.execute_interactive("6 * 7", timeout=TIMEOUT_S)["content"]["status"] == "ok"
+    finally:
+        console.stop_channels()
+    runner = kernel.provisioner.kernel
+    assert runner is not None
+    assert not [line for line in runner.read_log() if "signing" in line]
+
+
+WriteSettings = Callable[[str], None]
 
 
 @pytest.fixture
-def tcp_settings(places: object) -> object:
-    """A user's configuration file that asks for tcp."""
-    from jupyter_core.paths import jupyter_config_dir
-
+def write_settings(places: object) -> Iterator[WriteSettings]:
+    """Writes a user's configuration file."""
     path = Path(jupyter_config_dir(), "jupyter_apptainer_config.py")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("c.ApptainerConfig.transport = 'tcp'\n")
-    yield path
+
+    def write(text: str) -> None:
+        path.write_text(text)
+
+    yield write
     path.unlink()
 
 
-def test_tcp_is_encrypted(tcp_settings: Path, start_kernel: StartKernel) -> None:
+def test_where_signatures_are_asked_for_the_key_is_in_no_process_list(
+    write_settings: WriteSettings, start_kernel: StartKernel
+) -> None:
+    write_settings("c.ApptainerConfig.sign_ipc_messages = True\n")
+    kernel = start_kernel()
+    key = str(load(kernel.manager.connection_file)["key"]).encode()
+    assert kernel.manager.session.key == key
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                assert key not in (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+    assert kernel.value("6 * 7") == 42
+
+
+@pytest.fixture
+def tcp_settings(write_settings: WriteSettings) -> None:
+    """A user's configuration file that asks for tcp."""
+    write_settings("c.ApptainerConfig.transport = 'tcp'\n")
+
+
+def test_tcp_is_encrypted(tcp_settings: None, start_kernel: StartKernel) -> None:
     kernel = start_kernel()
     connection = load(kernel.manager.connection_file)
     assert connection["transport"] == "tcp"
     assert connection["curve_publickey"]
+    assert connection["key"]
     assert kernel.value("6 * 7") == 42
     ports = listening_ports(kernel_pid(kernel))
     assert {connection["shell_port"], connection["iopub_port"]} <= ports
@@ -116,7 +153,7 @@ def test_tcp_is_encrypted(tcp_settings: Path, start_kernel: StartKernel) -> None
         assert stranger.poll(500) == 0
 
 
-def test_tcp_without_encryption_is_refused(tcp_settings: Path, make_kernelspec: MakeKernelspec, tmp_path: Path) -> None:
+def test_tcp_without_encryption_is_refused(tcp_settings: None, make_kernelspec: MakeKernelspec, tmp_path: Path) -> None:
     """An ipykernel that cannot encrypt: the program exists, and is no Python that could be asked for one."""
     name = make_kernelspec({"command": ["/bin/sh", "-c", "exec python -m ipykernel_launcher -f {connection_file}"]})
     manager = KernelManager(kernel_name=name)
