@@ -75,12 +75,14 @@ def build_step(
     title: str,
     cwd: str | None = None,
     is_copied: bool = False,
+    source: Sequence[str] = (),
 ) -> Command[None]:
     """Run a program that finds the whole system in STORE/NEW/root.
 
     lower: names of folders below the store, the uppermost first. is_copied: in a copy of all that is below, and not in an overlay.
+    source: such folders of another system, which the program finds in STORE/NEW/from and cannot change.
     """
-    argv = (*_build_call(room, "run", lower, new, _COPIED * is_copied + room.options), *program)
+    argv = (*_build_call(room, "run", lower, new, _COPIED * is_copied + room.options, source), *program)
     return Command(argv, env, returns_nothing, title, title, timeout_s=None, cwd=cwd)
 
 
@@ -144,6 +146,8 @@ def build_metadata(
     return build_step(room, lower, new, program, env, title=_METADATA, cwd=cwd)
 
 
-def _build_call(room: Room, action: str, lower: Sequence[str], new: str, options: str) -> tuple[str, ...]:
+def _build_call(
+    room: Room, action: str, lower: Sequence[str], new: str, options: str, source: Sequence[str] = ()
+) -> tuple[str, ...]:
     script = str(files(__package__).joinpath("data/layer.sh"))
-    return (*room.wrapper, "sh", script, action, str(room.store), ":".join(lower), new, options)
+    return (*room.wrapper, "sh", script, action, str(room.store), ":".join(lower), new, options, ":".join(source))

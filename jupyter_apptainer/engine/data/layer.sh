@@ -1,18 +1,19 @@
 #!/bin/sh
 # A step of a layered build: run a program on the layers below, and keep what it changes.
 #
-#   layer.sh ACTION STORE LOWER NEW OPTIONS PROGRAM [ARGUMENT…]
+#   layer.sh ACTION STORE LOWER NEW OPTIONS FROM PROGRAM [ARGUMENT…]
 #
 # ACTION: `run` a program; `post`: a script of a definition, by the engine's `exec`, whose command line PROGRAM is, up to the
 # image. STORE: the folder of all layers. LOWER: those below, the uppermost first, as overlayfs wants them; empty for a first
 # one. NEW: the folder of this one: `tree` gets the changes, `root` is the whole. OPTIONS: those of the mount; `copied:` before
-# them for a whole copy of what is below, where an overlay would not do.
+# them for a whole copy of what is below, where an overlay would not do. FROM: layers of another stage, which the program finds in
+# NEW/from; empty for none.
 #
 # It runs in a mount and a process namespace of its own: with it ends all that it has started and mounted.
 set -eu
 trap 'exit 130' INT TERM
-action=$1 store=$2 lower=$3 new=$4 options=$5
-shift 5
+action=$1 store=$2 lower=$3 new=$4 options=$5 from=$6
+shift 6
 # As the engine has it in a build.
 umask 0002
 here=$PWD
@@ -49,6 +50,12 @@ if [ "$options" != "${options#copied:}" ]; then
     mount --bind "$new/tree" "$new/root"
 elif [ -n "$lower" ]; then
     mount_overlay "$new/tree"
+fi
+
+if [ -n "$from" ]; then
+    # An overlay that nobody can write to has two layers at least.
+    mkdir -p "$new/none" "$new/from"
+    mount -t overlay overlay -o "lowerdir=$new/none:$from,${options#copied:}" "$new/from"
 fi
 
 status=0
@@ -92,6 +99,10 @@ if [ "$status" = 0 ]; then
     fi
     if [ -n "$lower" ]; then
         umount "$new/root"
+    fi
+    if [ -n "$from" ]; then
+        umount "$new/from"
+        rmdir "$new/from" "$new/none"
     fi
     # Only here: the kernel takes all permissions from a part of it.
     rm -rf "$new/work" "$new/unused"

@@ -22,14 +22,14 @@ from ...errors import BuildError, CommandError, DiskFull, ReadOnlyFilesystem
 from ...places import Places
 from ..build_log import BuildLog
 from ..ingredients import BaseDigests
-from ..recipes.definition import parse_definition, resolve
+from ..recipes.definition import Definition, Stage, parse_definition, resolve
 from ..recipes.recipe import Recipe, name_lines
 from ..sif_write import measure_offset, write_header
 from . import copy_files
 from .keys import Unlayerable, compute_base_key
 from .metadata import build_base_definition, build_metadata_definition, clean_base, render_kept, settle_metadata
 from .parts import State, build_script, parse_state
-from .plan import Step, describe_surroundings, plan_steps
+from .plan import Step, check_stages, describe_surroundings, plan_steps
 from .store import About, Held, Layer, Store, find_store, read_changes, write_linked
 
 Steps = Generator[Command[None], CommandError | None, None]
@@ -56,6 +56,16 @@ class Order:
     no_https: bool
 
 
+@dataclass(frozen=True)
+class _Stage:
+    """A stage and the steps that build it. origin: what `From:` means just now."""
+
+    source: Stage
+    base_key: str
+    origin: str
+    steps: tuple[Step, ...]
+
+
 class LayeredBuild:
     """One build. `iter_steps` yields commands, each of which is answered with the error that it ended with."""
 
@@ -66,6 +76,8 @@ class LayeredBuild:
         self._store: Store = find_store(places)
         self._held = Held()
         self._room: Room
+        self._stages: tuple[_Stage, ...] = ()
+        self._done: dict[str, Layer] = {}
 
     def prepare(self) -> None:
         """Raise Unlayerable where this recipe cannot be built in layers, or not here."""
@@ -75,14 +87,8 @@ class LayeredBuild:
             raise Unlayerable(f"{order.engine.flavour} cannot")
         self._definition = parse_definition(order.recipe.definition)
         resolved = resolve(self._definition, arguments)
-        if len(resolved.stages) != 1:
-            raise Unlayerable("it has several stages")
-        self._stage = resolved.stages[0]
-        self._base_key, self._origin = compute_base_key(self._bases, self._stage, order.recipe.folder)
-        surroundings = describe_surroundings(order.env, order.binds)
-        plan = plan_steps(resolved, self._base_key, order.recipe.folder, surroundings)
-        secrets = [value for value in order.recipe.secret_args.values() if value]
-        self._plan = tuple(replace(step, title=_hide(step.title, secrets)) for step in plan)
+        check_stages(resolved)
+        self._stages = self._plan(resolved)
         try:
             self._store.prepare()
             self._room = find_room(self._store.folder)
@@ -91,43 +97,64 @@ class LayeredBuild:
 
     def iter_steps(self) -> Steps:
         """Find or make the layers, and pack them."""
-        layer = yield from self._get_base()
-        state: State | None = None
-        is_over = False
-        for number, step in enumerate(self._plan, 1):
-            if is_over and step.kind == "post":
-                continue
-            found = self._find(step.key)
-            if found:
-                self._note(f"Step {number} of {len(self._plan)} is unchanged: {step.title}")
-                layer = found
-            else:
-                layer = yield from self._make(step, layer, state)
-            if step.is_remembered:
-                state = self._load_state(layer)
-                # A script that has ended early has ended for good.
-                is_over = state is None
-        if state and state.status:
-            raise self._build_error(self._plan[-1], f"it ended with exit status {state.status}")
-        yield from self._finish(layer)
+        for stage in self._stages:
+            layer = yield from self._build_stage(stage)
+            self._done.setdefault(stage.source.name, layer)
+        yield from self._finish(self._stages[-1].source, layer)
 
     def release(self, limit_bytes: int) -> None:
         """Let go of all layers; remove what was not finished, and the oldest layers beyond the limit."""
         self._held.release()
         self._store.prune(limit_bytes)
 
+    def _plan(self, definition: Definition) -> tuple[_Stage, ...]:
+        order = self._order
+        surroundings = describe_surroundings(order.env, order.binds)
+        secrets = [value for value in order.recipe.secret_args.values() if value]
+        stages: list[_Stage] = []
+        ends: dict[str, str] = {}
+        for source in definition.stages:
+            key, origin = compute_base_key(self._bases, source, order.recipe.folder)
+            steps = plan_steps(source, key, order.recipe.folder, surroundings, ends)
+            steps = tuple(replace(step, title=_hide(step.title, secrets)) for step in steps)
+            stages.append(_Stage(source, key, origin, steps))
+            ends.setdefault(source.name, steps[-1].key if steps else key)
+        return tuple(stages)
+
+    def _build_stage(self, stage: _Stage) -> Generator[Command[None], CommandError | None, Layer]:
+        layer = yield from self._get_base(stage)
+        state: State | None = None
+        is_over = False
+        for number, step in enumerate(stage.steps, 1):
+            if is_over and step.kind == "post":
+                continue
+            found = self._find(step.key)
+            if found:
+                name = f" of {stage.source.name}" if len(self._stages) > 1 and stage.source.name else ""
+                self._note(f"Step {number} of {len(stage.steps)}{name} is unchanged: {step.title}")
+                layer = found
+            else:
+                layer = yield from self._make(step, layer, state, is_only=len(stage.steps) < 3)
+            if step.is_remembered:
+                state = self._load_state(layer)
+                # A script that has ended early has ended for good.
+                is_over = state is None
+        if state and state.status:
+            raise self._build_error(stage.steps[-1], f"it ended with exit status {state.status}")
+        return layer
+
     def _find(self, key: str) -> Layer | None:
         return self._store.find(key, self._held) if self._order.uses_layers else None
 
-    def _get_base(self) -> Generator[Command[None], CommandError | None, Layer]:
-        found = self._find(self._base_key)
+    def _get_base(self, stage: _Stage) -> Generator[Command[None], CommandError | None, Layer]:
+        found = self._find(stage.base_key)
         if found:
             self._note("The base is unchanged")
             return found
         path = self._store.begin(self._held)
         order = self._order
         definition = order.scratch / "base.def"
-        definition.write_text(build_base_definition(self._stage, self._origin), encoding="utf-8")
+        definition.write_text(build_base_definition(stage.source, stage.origin), encoding="utf-8")
         definition.chmod(0o600)
         folder = str(order.recipe.folder)
         command = build_unpack(
@@ -138,15 +165,15 @@ class LayeredBuild:
             raise error
         clean_base(path / "tree")
         changes = read_changes(path, ())
-        title = f"{self._stage.agent} {self._origin}".strip()
+        title = f"{stage.source.agent} {stage.origin}".strip()
         about = About(title, 0, changes.size_bytes, True, (), changes.linked)
-        return self._keep(self._base_key, path, about)
+        return self._keep(stage.base_key, path, about)
 
     def _make(
-        self, step: Step, below: Layer, state: State | None
+        self, step: Step, below: Layer, state: State | None, *, is_only: bool
     ) -> Generator[Command[None], CommandError | None, Layer]:
         if step.kind == "post" and not step.is_announced:
-            self._log.begin("Running %post" if len(self._plan) < 3 else step.title)
+            self._log.begin("Running %post" if is_only else step.title)
         path = self._store.begin(self._held)
         self._note(f"{_BEGUN}{step.title}")
         error = yield self._build_command(step, below, path, state)
@@ -179,11 +206,18 @@ class LayeredBuild:
         if step.kind == "files":
             listing = order.scratch / "files.json"
             listing.write_text(json.dumps([[copy.source, copy.destination] for copy in step.files]), encoding="utf-8")
-            program = [sys.executable, "-I", "-S", copy_files.__file__, str(listing), str(path / "root")]
-            folder = str(order.recipe.folder)
-            title = f"copy {step.title}"
+            roots = [str(path / "root"), *([str(path / "from")] if step.stage else [])]
+            program = [sys.executable, "-I", "-S", copy_files.__file__, str(listing), *roots]
             return build_step(
-                self._room, below.stack, path.name, program, order.env, title=title, cwd=folder, is_copied=is_copied
+                self._room,
+                below.stack,
+                path.name,
+                program,
+                order.env,
+                title=f"copy {step.title}",
+                cwd=str(order.recipe.folder),
+                is_copied=is_copied,
+                source=self._done[step.stage].stack if step.stage else (),
             )
         assert step.part is not None
         text = build_script(step.part, state) if step.is_remembered else step.part.text
@@ -210,12 +244,12 @@ class LayeredBuild:
         hidden = [name.removeprefix("APPTAINERENV_") for name in self._order.env if name.startswith("APPTAINERENV_")]
         return parse_state(path.read_bytes(), hidden) if path.is_file() else None
 
-    def _finish(self, layer: Layer) -> Steps:
+    def _finish(self, stage: Stage, layer: Layer) -> Steps:
         """Add what the image says about itself, and pack all of it."""
         order = self._order
         path = self._store.begin(self._held)
         definition, sif = order.scratch / "last.def", order.scratch / "last.sif"
-        definition.write_text(build_metadata_definition(self._stage, path / "root"), encoding="utf-8")
+        definition.write_text(build_metadata_definition(stage, path / "root"), encoding="utf-8")
         folder = str(order.recipe.folder)
         # Of a definition of ours: the recipe has no %setup.
         self._log.hidden = frozenset({"Running %setup", "Compressing"})
@@ -226,7 +260,7 @@ class LayeredBuild:
         if error:
             raise error
         kept = render_kept(order.recipe.definition, order.recipe.build_args, self._definition)
-        texts = settle_metadata(path / "tree", sif, kept, self._stage.agent)
+        texts = settle_metadata(path / "tree", sif, kept, stage.agent)
         self._log.hidden = frozenset()
         self._log.begin("Compressing")
         mksquashfs = find_companion(order.engine, "mksquashfs") or "mksquashfs"

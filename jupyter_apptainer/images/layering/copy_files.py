@@ -1,8 +1,9 @@
 """Copy what %files names into an image's folder, by the engine's rules: a program for a build's namespace.
 
-    copy_files.py LIST ROOT
+    copy_files.py LIST ROOT [FROM]
 
-LIST: a JSON file, a list of [source, destination]. A destination is looked up inside ROOT, whatever links there are in it.
+LIST: a JSON file, a list of [source, destination]. A destination is looked up inside ROOT, whatever links there are in it; so is
+a source inside FROM, the folder of another stage's image, where there is one.
 It stands alone: nothing of the package is imported.
 """
 
@@ -23,8 +24,14 @@ def main(argv: Sequence[str]) -> int:
         copies = json.load(stream)
     for source, destination in copies:
         print(f"INFO:    Copying {source} to {destination or source}", file=sys.stderr, flush=True)
-        for path in expand([source])[0]:
-            status = copy(path, destination or path, argv[1])
+        above = argv[2] if len(argv) > 2 else ""
+        for path in expand([f"{above}/{source.lstrip('/')}" if above else source])[0]:
+            name = path.removeprefix(above)
+            status = (
+                copy_from_stage(name, destination or name, *argv[1:])
+                if above
+                else copy(path, destination or path, argv[1])
+            )
             if status:
                 return status
     return 0
@@ -41,12 +48,37 @@ def expand(sources: Sequence[str], cwd: str | None = None) -> list[list[str]]:
 
 def copy(source: str, destination: str, root: str) -> int:
     """Copy one file or folder; links become what they point to."""
+    place = _make_parents(root, destination)
+    return subprocess.run(["cp", "-fLr", source, place], stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def copy_from_stage(source: str, destination: str, root: str, stage: str) -> int:
+    """Copy one file or folder of another image as it is, with its owner; a link becomes what it points to, those in folders stay.
+
+    A folder gets its permissions where it is made, and has none of its own.
+    """
+    path, place = join_inside(stage, source), _make_parents(root, destination)
+    if os.path.isdir(place):
+        place = os.path.join(place, os.path.basename(source))
+    flags = ["-a", "--remove-destination", "--no-target-directory"]
+    if not os.path.isdir(path):
+        return subprocess.run(["cp", *flags, path, place], stdin=subprocess.DEVNULL, check=False).returncode
+    os.makedirs(place, 0o755, exist_ok=True)
+    before = os.stat(place)
+    status = subprocess.run(["cp", *flags, path, place], stdin=subprocess.DEVNULL, check=False).returncode
+    os.chown(place, before.st_uid, before.st_gid)
+    os.chmod(place, before.st_mode & 0o7777)
+    return status
+
+
+def _make_parents(root: str, destination: str) -> str:
+    """Return the place of a destination, which has a slash at its end if that has one, when all above it is there."""
     place = join_inside(root, destination)
     if destination.endswith("/"):
         place += "/"
     if not os.path.exists(place):
         os.makedirs(place if place.endswith("/") else os.path.dirname(place), 0o755, exist_ok=True)
-    return subprocess.run(["cp", "-fLr", source, place], stdin=subprocess.DEVNULL, check=False).returncode
+    return place
 
 
 def join_inside(root: str, path: str) -> str:

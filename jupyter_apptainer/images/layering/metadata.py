@@ -45,10 +45,13 @@ def build_base_definition(stage: Stage, origin: str) -> str:
 
 
 def render_kept(definition: str, build_args: Mapping[str, str], parsed: Definition) -> str:
-    """Return the text that the engine keeps of a definition of one stage: from its header on, with its arguments replaced."""
-    stage = parsed.stages[0]
-    lines = definition.split("\n")[stage.line - 1 :]
-    return apply_arguments("\n".join(lines), find_values(parsed, build_args, stage))
+    """Return the text that the engine keeps of a definition: from its first header on, with the arguments of each stage replaced."""
+    lines = definition.split("\n")
+    starts = [stage.line - 1 for stage in parsed.stages]
+    return "\n".join(
+        apply_arguments("\n".join(lines[start:end]), find_values(parsed, build_args, stage))
+        for stage, start, end in zip(parsed.stages, starts, [*starts[1:], None], strict=True)
+    )
 
 
 def clean_base(tree: Path) -> None:

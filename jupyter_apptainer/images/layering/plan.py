@@ -24,6 +24,7 @@ _ALONE = ("setup", "pre")
 class Step:
     """One layer above the first. post: its part of %post. files: what it copies. shell: words of the `%post` line.
 
+    stage: the name of the one that the files come from, "" for the host.
     is_remembered: the shell's state is kept for the part behind it. is_announced: the script itself tells what it does.
     """
 
@@ -34,24 +35,41 @@ class Step:
     last_line: int
     part: Part | None = None
     files: tuple[FileCopy, ...] = ()
+    stage: str = ""
     shell: str = ""
     is_remembered: bool = False
     is_announced: bool = False
 
 
-def plan_steps(definition: Definition, base_key: str, folder: Path, surroundings: Sequence[str]) -> tuple[Step, ...]:
-    """Return the steps of the only stage. folder: where paths of %files start from. surroundings: what else scripts see.
+def check_stages(definition: Definition) -> None:
+    """Raise Unlayerable where the order of the engine cannot be kept, or where what goes in is not known."""
+    for stage in definition.stages:
+        for section in stage.sections:
+            if section.name in _ALONE and any(line.text.strip() for line in section.lines):
+                raise Unlayerable(f"%{section.name} runs outside of the image, and may read anything")
+            if section.name in APP_SECTIONS:
+                raise Unlayerable("it has apps")
+            if section.name == "test" and stage is not definition.stages[-1]:
+                raise Unlayerable("a stage before the last has a %test")
+        for copy in stage.iter_files():
+            if copy.stage and _may_be_metadata(copy.source):
+                raise Unlayerable(f"{copy.source} of another stage has what the engine notes down about it")
 
-    Raises Unlayerable where the order of the engine cannot be kept, or where what goes in is not known.
+
+def plan_steps(
+    stage: Stage, base_key: str, folder: Path, surroundings: Sequence[str], before: Mapping[str, str]
+) -> tuple[Step, ...]:
+    """Return the steps of a stage. folder: where paths of %files start from. surroundings: what else scripts see.
+
+    before: the keys of what earlier stages end with, by their names. Raises Unlayerable where what goes in is not known.
     """
-    stage = _check_stages(definition)
     posts = [section for section in stage.sections if section.name == "post"]
     if len(posts) > 1:
         raise Unlayerable("it has several %post sections")
     section = posts[0] if posts else None
     parts = join_parts(split_post(section), _is_program) if section else ()
     copies = stage.iter_files()
-    planner = _Planner(base_key, folder, surroundings)
+    planner = _Planner(base_key, folder, surroundings, before)
     late = {copy: index for copy in copies if (index := _find_part(copy, parts)) is not None}
     planner.add_files([copy for copy in copies if copy not in late])
     for index, part in enumerate(parts):
@@ -62,14 +80,27 @@ def plan_steps(definition: Definition, base_key: str, folder: Path, surroundings
 
 
 class _Planner:
-    def __init__(self, base_key: str, folder: Path, surroundings: Sequence[str]) -> None:
+    def __init__(self, base_key: str, folder: Path, surroundings: Sequence[str], before: Mapping[str, str]) -> None:
         self.steps: list[Step] = []
         self._key = base_key
         self._folder = folder
         self._surroundings = list(surroundings)
+        self._before = before
 
     def add_files(self, copies: Sequence[FileCopy]) -> None:
-        """Add a step that copies, if there is anything to copy."""
+        """Add steps that copy, if there is anything to copy: what comes from other stages first, as with the engine."""
+        for name in dict.fromkeys(copy.stage for copy in copies if copy.stage):
+            self._add_files_from(name, [copy for copy in copies if copy.stage == name])
+        self._add_files([copy for copy in copies if not copy.stage])
+
+    def _add_files_from(self, name: str, copies: Sequence[FileCopy]) -> None:
+        if name not in self._before:
+            raise Unlayerable(f"no stage before it is called {name}")
+        found = [[copy.source, copy.destination] for copy in copies]
+        self._key = compute_key("files from", self._key, self._before[name], found)
+        self._add_copy(f"%files from {name} ", copies, name)
+
+    def _add_files(self, copies: Sequence[FileCopy]) -> None:
         if not copies:
             return
         found = [
@@ -77,9 +108,13 @@ class _Planner:
             for copy, names in zip(copies, _expand(copies, self._folder), strict=True)
         ]
         self._key = compute_key("files", self._key, found)
+        self._add_copy("%files ", copies, "")
+
+    def _add_copy(self, title: str, copies: Sequence[FileCopy], stage: str) -> None:
         names = ", ".join(copy.source for copy in copies[:3]) + (", …" if len(copies) > 3 else "")
         lines = [copy.line for copy in copies]
-        self.steps.append(Step("files", self._key, f"%files {names}", min(lines), max(lines), files=tuple(copies)))
+        step = Step("files", self._key, title + names, min(lines), max(lines), files=tuple(copies), stage=stage)
+        self.steps.append(step)
 
     def add_post(self, part: Part, section: Section, *, is_remembered: bool) -> None:
         """Add a step that runs a part of %post."""
@@ -99,18 +134,10 @@ class _Planner:
         self.steps.append(step)
 
 
-def _check_stages(definition: Definition) -> Stage:
-    if len(definition.stages) != 1:
-        raise Unlayerable("it has several stages")
-    stage = definition.stages[0]
-    for section in stage.sections:
-        if section.name in _ALONE and any(line.text.strip() for line in section.lines):
-            raise Unlayerable(f"%{section.name} runs outside of the image, and may read anything")
-        if section.name in APP_SECTIONS:
-            raise Unlayerable("it has apps")
-    if any(copy.stage for copy in stage.iter_files()):
-        raise Unlayerable("it copies from another stage")
-    return stage
+def _may_be_metadata(source: str) -> bool:
+    """Say whether a path of a stage may lead to /.singularity.d, which layers of stages lack."""
+    first = next((word for word in source.split("/") if word not in ("", ".")), "..")
+    return first == ".." or first.startswith(".singularity") or any(char in first for char in "*?[{$`\\")
 
 
 def _find_part(copy: FileCopy, parts: Sequence[Part]) -> int | None:
