@@ -155,7 +155,8 @@ class ApptainerMagics(Magics):
 
     def _build_result(self, options: MagicOptions, answer: Answer, *, is_cell: bool) -> Any:
         if answer.value is not None and not answer.error:
-            return None if options.out or options.is_quiet else build_value(answer.value)
+            is_hidden = options.out or (options.is_quiet and self._is_last_in_cell())
+            return None if is_hidden else build_value(answer.value)
         if options.out or is_cell or self._is_last_in_cell():
             return None
         return Result(answer.returncode, answer.stdout, answer.stderr, answer.error)

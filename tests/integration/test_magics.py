@@ -13,6 +13,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from jupyter_apptainer.engine.locate import EngineInfo
+from tests.integration.server import Channels, Server
 from tests.laboratory import Lab
 from tests.registry import BreakingProxy, Registry
 
@@ -125,3 +126,53 @@ def test_a_terminal_shows_and_interrupts_as_the_engine_itself_does(engine: Engin
         assert "Out" not in terminal.before
     finally:
         terminal.close(force=True)
+
+
+# What a client without extensions, widgets and renderers of its own can make of it, as VS Code with a server.
+_CELLS = {
+    "%load_ext jupyter_apptainer": "",
+    "%apptainer version": r"^\d+\.\d+",
+    "%apptainer": r"^(kernel|image):? ",
+    "found = %apptainer instance list\nfound": r"^NAME +STATE",
+    "found = %apptainer --quiet instance list --json\n[type(found), type(found[0])]": r"^\[<class 'list'>, <class 'dict'>\]|^\[list, dict\]",
+    "%apptainer --out text version\nprint(len(text.split()))": "^1\n$",
+    "%apptainer instence list": "instance",
+}
+
+
+@pytest.mark.root  # the same for every user
+def test_a_client_of_the_plain_protocol_gets_text_from_both_kernels(tmp_path: Path, starter_kernel: str) -> None:
+    server = Server(tmp_path)
+    try:
+        container = server.start_kernel(starter_kernel)
+        for kernel_id in (container, server.start_kernel("python3")):
+            with Channels(server, kernel_id) as channels:
+                for cell, pattern in _CELLS.items():
+                    text = read_plain(channels, cell)
+                    assert re.search(pattern, text, re.M), (kernel_id == container, cell, text)
+                    assert ("Hint" in text) == ("instence" in cell)
+    finally:
+        server.end()
+
+
+def read_plain(channels: Channels, cell: str) -> str:
+    """Run a cell; returns what is shown of it. Nothing may need more than that."""
+    msg_id = channels.execute(cell)
+    shown: list[str] = []
+    while True:
+        message = channels.receive()
+        if message["parent_header"].get("msg_id") != msg_id:
+            continue
+        content = message["content"]
+        match message["msg_type"]:
+            case "stream":
+                shown.append(content["text"])
+            case "execute_result" | "display_data" | "update_display_data":
+                assert set(content["data"]) <= {"text/plain", "text/html"}
+                shown.append(content["data"]["text/plain"])
+            case "error":
+                shown += content["traceback"]
+            case "status" if content["execution_state"] == "idle":
+                return "".join(shown)
+            case kind:
+                assert kind in ("status", "execute_input", "execute_reply")

@@ -99,7 +99,15 @@ def split_line(line: str, environ: Any = None) -> List[str]:
 
 def ask_password(words: List[str]) -> Tuple[List[str], Optional[str]]:
     """Return the line, and the standard input that answers a login: asked for in the cell, and kept nowhere."""
-    if tuple(words[:2]) not in _LOGINS or {"-h", "--help"} & set(words):
+    if {"-h", "--help"} & set(words):
+        return words, None
+    if words[:1] == ["sign"] and len(words) > 1:
+        try:
+            return words, getpass.getpass("Passphrase of the key (empty if it has none): ") + "\n"
+        except (EOFError, NotImplementedError, RuntimeError):
+            # A key may have none.
+            return words, None
+    if tuple(words[:2]) not in _LOGINS:
         return words, None
     if any(word in ("-p", "--password") or word.startswith(("-p=", "--password=")) for word in words):
         raise ApptainerError(

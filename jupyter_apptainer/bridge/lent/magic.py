@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any, List, Optional, Tuple
 
@@ -16,6 +17,7 @@ from .values import Status, build_value
 
 HINTS = "JUPYTER_APPTAINER_HINTS"
 _COMPLETE_S = 5.0
+_ENDS_WITH_MAGIC = re.compile(r"(?:^|\n)[ \t]*%?%apptainer[^\n]*\s*\Z")
 
 
 class Magics:
@@ -56,9 +58,16 @@ class Magics:
             space[options.names["proc"]] = job
             return None
         answer = self._finish(call, options)
+        if "out" in options.names:
+            return None
         if answer.value is None:
-            return None if "out" in options.names or cell is not None else answer
-        return None if "out" in options.names or options.is_quiet else build_value(answer.value)
+            return None if cell is not None or self._is_last_in_cell() else answer
+        return None if options.is_quiet and self._is_last_in_cell() else build_value(answer.value)
+
+    def _is_last_in_cell(self) -> bool:
+        """Say whether the cell ends with the magic itself: then nobody takes its result."""
+        raw = getattr(self.shell.history_manager, "input_hist_raw", None)
+        return bool(raw and _ENDS_WITH_MAGIC.search(raw[-1]))
 
     def _finish(self, call: Call, options: Options) -> Answer:
         hidden = {"out": "stdout", "err": "stderr"}
