@@ -94,6 +94,14 @@ class ApptainerConfig(Configurable):
         build. 0: builds keep and use none. Default: 10240. Example: 40960.""",
     ).tag(config=True)
 
+    task_niceness = Int(
+        10,
+        min=0,
+        max=19,
+        help="""How far builds, pulls and other tasks give way to kernels, servers and everybody else, as nice(1) counts: 0 is not at all, 19 as
+        far as possible. On a machine that has nothing else to do they are as fast as ever. Default: 10. Example: 19.""",
+    ).tag(config=True)
+
     named_binds = Dict(
         key_trait=Unicode(),
         value_trait=Unicode(),

@@ -20,6 +20,7 @@ from ..errors import CommandTimeout, EngineNotFound
 from .command import Command, Completed, strip_ansi
 from .diagnose import diagnose
 from .output import Collector, OnText, Stream, open_pty
+from .priority import carry_priority
 
 T = TypeVar("T")
 
@@ -124,6 +125,7 @@ class Runner:
             if use_pty:
                 os.close(follower)
         try:
+            carry_priority(process.pid)
             self._pump(command, process, leader, collector, started)
         except _DeadlinePassed:
             self._stop(process, command.patience_s)

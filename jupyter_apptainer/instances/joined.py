@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 
-from .process import ProcessIdentity, ProcessStat, find_descendants, iter_stats, read_children, read_namespace
+from .process import ProcessIdentity, ProcessStat, read_children, read_namespace
+from .table import ProcessTable
 
 _END_TIMEOUT_S = 5.0
 
@@ -28,22 +29,21 @@ def kill_joined(kernel: ProcessIdentity, pid_namespace: int) -> None:
         ProcessIdentity(stat.pid, stat.start_ticks).send_signal(signal.SIGKILL)
 
 
-def list_victims(kernel: ProcessIdentity, pid_namespace: int) -> list[ProcessStat]:
+def list_victims(kernel: ProcessIdentity, pid_namespace: int, table: ProcessTable | None = None) -> list[ProcessStat]:
     """Return the processes that the kernel started: those below it, and those of its session that have another parent by now.
 
-    A pid is not given away again while it names a session, and the namespace excludes what is not in the instance.
+    A pid is not given away again while it names a session, and the namespace excludes what is not in the instance. table: where
+    to look, by default as it is now.
     """
-    found = find_descendants(kernel.pid) if kernel.is_alive() else []
+    table = table or ProcessTable.read()
+    found = table.find_descendants(kernel.pid) if table.is_alive(kernel) else []
     known = {stat.pid for stat in found} | {kernel.pid}
-    for stat in iter_stats():
-        if (
-            stat.session == kernel.pid
-            and stat.pid not in known
-            and stat.start_ticks >= kernel.start_ticks
-            and read_namespace(stat.pid, "pid") == pid_namespace
-        ):
-            found.append(stat)
-    return found
+    strays = (stat for stat in table.list_session(kernel.pid) if stat.pid not in known)
+    return found + [
+        stat
+        for stat in strays
+        if stat.start_ticks >= kernel.start_ticks and read_namespace(stat.pid, "pid") == pid_namespace
+    ]
 
 
 def end_joined(process: ProcessIdentity, kernel: ProcessIdentity | None, pid_namespace: int) -> bool:

@@ -16,6 +16,7 @@ from ..places import Places
 from . import ledger
 from .model import LedgerEntry
 from .process import ProcessIdentity
+from .table import ProcessTable
 
 _LOCK = "claims.lock"
 
@@ -62,11 +63,12 @@ def find_end(entry: LedgerEntry, now: float) -> str | None:
     return f"{gone}, and its lease is over" if left is not None and left <= 0 else None
 
 
-def is_running(entry: LedgerEntry) -> bool:
-    """Say whether there is a kernel that somebody could connect to."""
-    return bool(
-        entry.instance and entry.instance.init.is_alive() and entry.process is not None and entry.process.is_alive()
-    )
+def is_running(entry: LedgerEntry, table: ProcessTable | None = None) -> bool:
+    """Say whether there is a kernel that somebody could connect to. table: where to look, by default as it is now."""
+    if entry.instance is None or entry.process is None:
+        return False
+    processes = (entry.instance.init, entry.process)
+    return all(table.is_alive(each) if table else each.is_alive() for each in processes)
 
 
 def count_seconds_left(entry: LedgerEntry, now: float) -> float | None:

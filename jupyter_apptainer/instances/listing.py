@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from .memory import MemoryReader
 from .model import LedgerEntry
-from .process import iter_stats, read_cpu_seconds, read_memory, read_namespace
+from .process import ProcessStat
+from .table import ProcessTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,37 +34,45 @@ class InstanceRow:
         return asdict(self) | {"overlays": list(self.overlays)}
 
 
-def list_instances(entries: Iterable[LedgerEntry]) -> list[InstanceRow]:
-    """Look at the instances of these entries."""
+def list_instances(entries: Iterable[LedgerEntry], memory: MemoryReader | None = None) -> list[InstanceRow]:
+    """Look at the instances of these entries. memory: of who looks again and again."""
     rows = list(entries)
+    if not rows:
+        return []
+    table = ProcessTable.read()
     running = {
-        entry.instance.pid_namespace for entry in rows if entry.instance is not None and entry.instance.init.is_alive()
+        entry.instance.pid_namespace
+        for entry in rows
+        if entry.instance is not None and table.is_alive(entry.instance.init)
     }
-    members: dict[int, list[int]] = defaultdict(list)
-    for stat in iter_stats() if running else ():
-        namespace = read_namespace(stat.pid, "pid")
-        if namespace in running:
-            members[namespace].append(stat.pid)
-    return [_build_row(entry, members, running) for entry in rows]
+    members = table.group_by_namespace(running)
+    groups = [_find_own(entry, members) for entry in rows]
+    sums = (memory or MemoryReader()).measure(table, (own or () for own in groups))
+    return [_build_row(*each, table) for each in zip(rows, groups, sums, strict=True)]
 
 
-def _build_row(entry: LedgerEntry, members: dict[int, list[int]], running: set[int]) -> InstanceRow:
+def _find_own(entry: LedgerEntry, members: Mapping[int, Sequence[ProcessStat]]) -> Sequence[ProcessStat] | None:
+    """Return the processes in an instance; None where it does not run."""
+    return members.get(entry.instance.pid_namespace) if entry.instance is not None else None
+
+
+def _build_row(
+    entry: LedgerEntry, own: Sequence[ProcessStat] | None, memory_bytes: int, table: ProcessTable
+) -> InstanceRow:
     instance = entry.instance
-    is_running = instance is not None and instance.pid_namespace in running
-    pids = members[instance.pid_namespace] if instance is not None and is_running else []
-    state = "running" if is_running else "starting" if instance is None else "dead"
+    state = "running" if own is not None else "starting" if instance is None else "dead"
     return InstanceRow(
         name=entry.name,
         instance=entry.instance_name,
-        state=state if entry.owner.is_alive() else "orphaned",
+        state=state if table.is_alive(entry.owner) else "orphaned",
         kernel_id=entry.kernel_id,
         label=entry.label,
         image=entry.image,
         started_at=entry.started_at,
         owner_pid=entry.owner.pid,
         init_pid=instance.init.pid if instance else None,
-        processes=len(pids),
-        memory_bytes=sum(read_memory(pid) or 0 for pid in pids),
-        cpu_s=sum(read_cpu_seconds(pid) for pid in pids),
+        processes=len(own or ()),
+        memory_bytes=memory_bytes,
+        cpu_s=sum(stat.cpu_s for stat in own or ()),
         overlays=tuple(entry.overlays),
     )

@@ -18,12 +18,18 @@ from typing import Literal
 
 # Only used where the kernel has no pidfds: how long to sleep between two looks at /proc.
 _POLL_S = 0.005
+# One line of about 50 numbers, and a name of at most 64 bytes.
+_STAT_BYTES = 4096
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 Namespace = Literal["mnt", "pid", "user"]
 
 
 @dataclass(frozen=True)
 class ProcessStat:
-    """The fields of /proc/PID/stat (proc(5)) that we use. `start_ticks` counts clock ticks since boot."""
+    """The fields of /proc/PID/stat (proc(5)) that we use. `start_ticks` counts clock ticks since boot, `faults` those of pages.
+
+    cpu_s: user and system time. rss_pages: the resident set, roughly.
+    """
 
     pid: int
     comm: str
@@ -32,6 +38,9 @@ class ProcessStat:
     pgid: int
     session: int
     start_ticks: int
+    cpu_s: float
+    faults: int
+    rss_pages: int
 
 
 @dataclass(frozen=True)
@@ -112,9 +121,16 @@ class ProcessIdentity:
 def read_stat(pid: int) -> ProcessStat | None:
     """Read /proc/PID/stat, or return None where there is no such process."""
     try:
-        raw = Path(f"/proc/{pid}/stat").read_bytes().decode("utf-8", "replace")
+        # Not by pathlib: this is done for each process of a host, of which there may be thousands.
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        raw = os.read(descriptor, _STAT_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
     # The name is in parentheses and may itself hold spaces and parentheses, so the last one counts.
     name_end = raw.rindex(")")
     fields = raw[name_end + 2 :].split()
@@ -126,6 +142,9 @@ def read_stat(pid: int) -> ProcessStat | None:
         pgid=int(fields[2]),
         session=int(fields[3]),
         start_ticks=int(fields[19]),
+        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
+        faults=int(fields[7]) + int(fields[9]),
+        rss_pages=int(fields[21]),
     )
 
 
@@ -163,20 +182,6 @@ def read_children(pid: int) -> list[int]:
     return sorted(found)
 
 
-def find_descendants(pid: int) -> list[ProcessStat]:
-    """Return the process's children, their children and so on, as they are now."""
-    children: dict[int, list[ProcessStat]] = {}
-    for stat in iter_stats():
-        children.setdefault(stat.ppid, []).append(stat)
-    found: list[ProcessStat] = []
-    queue = [pid]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += [stat.pid for stat in below]
-    return found
-
-
 def read_memory(pid: int) -> int | None:
     """Return the proportional set size in bytes (shared pages divided among their users), or None where it can't be read."""
     try:
@@ -190,8 +195,5 @@ def read_memory(pid: int) -> int | None:
 
 def read_cpu_seconds(pid: int) -> float:
     """Return user and system time used by the process so far, in seconds; 0 for the gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    stat = read_stat(pid)
+    return stat.cpu_s if stat else 0.0

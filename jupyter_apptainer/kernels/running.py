@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -14,8 +14,10 @@ from ..instances.janitor import end_entry
 from ..instances.joined import list_victims
 from ..instances.lease import count_seconds_left, is_running
 from ..instances.ledger import iter_entries, load_entry
+from ..instances.memory import MemoryReader
 from ..instances.model import LedgerEntry
-from ..instances.process import read_memory
+from ..instances.process import ProcessStat
+from ..instances.table import ProcessTable
 from ..places import Places
 from .plan import CONNECTION_FILE
 from .shutdown import shut_down_by_server
@@ -52,24 +54,33 @@ class RunningKernel:
     connection_file: str
 
 
-def iter_running(places: Places) -> Iterator[RunningKernel]:
-    """Yield them, oldest first."""
-    return (describe_entry(entry) for entry in iter_entries(places) if not entry.is_spare)
+def iter_running(places: Places, memory: MemoryReader | None = None) -> Iterator[RunningKernel]:
+    """Yield them, oldest first. memory: of who looks again and again."""
+    return iter(describe_entries((entry for entry in iter_entries(places) if not entry.is_spare), memory))
 
 
-def describe_entry(entry: LedgerEntry) -> RunningKernel:
-    """Look at one kernel."""
-    is_owner_alive = entry.owner.is_alive()
+def describe_entries(entries: Iterable[LedgerEntry], memory: MemoryReader | None = None) -> list[RunningKernel]:
+    """Look at the kernels of these entries, all at one moment. memory: of who looks again and again."""
+    rows = list(entries)
+    if not rows:
+        return []
+    table = ProcessTable.read()
+    sums = (memory or MemoryReader()).measure(table, (_list_processes(entry, table) for entry in rows))
+    return [_describe(entry, table, memory_bytes) for entry, memory_bytes in zip(rows, sums, strict=True)]
+
+
+def _describe(entry: LedgerEntry, table: ProcessTable, memory_bytes: int) -> RunningKernel:
+    is_owner_alive = table.is_alive(entry.owner)
     return RunningKernel(
         kernel_id=entry.kernel_id,
-        state=_find_state(entry, is_owner_alive),
+        state=_find_state(entry, table, is_owner_alive),
         kernelspec=entry.kernelspec,
         label=entry.label,
         image=entry.image,
         instance=entry.instance_name,
         is_shared=bool(entry.shared),
-        pid=entry.kernel.pid if entry.kernel and entry.kernel.is_alive() else None,
-        memory_bytes=_read_memory(entry),
+        pid=entry.kernel.pid if entry.kernel and table.is_alive(entry.kernel) else None,
+        memory_bytes=memory_bytes,
         started_at=entry.started_at,
         owner_pid=entry.owner.pid,
         is_owner_alive=is_owner_alive,
@@ -108,17 +119,17 @@ def _matches(entry: LedgerEntry, pattern: str) -> bool:
     return is_beginning or any(fnmatchcase(name, pattern) for name in names if name)
 
 
-def _find_state(entry: LedgerEntry, is_owner_alive: bool) -> State:
-    if not is_running(entry):
+def _find_state(entry: LedgerEntry, table: ProcessTable, is_owner_alive: bool) -> State:
+    if not is_running(entry, table):
         return "starting" if entry.process is None and is_owner_alive else "ended"
     return "running" if is_owner_alive else "waiting"
 
 
-def _read_memory(entry: LedgerEntry) -> int:
-    if entry.kernel is None or entry.instance is None or not entry.kernel.is_alive():
-        return 0
-    below = list_victims(entry.kernel, entry.instance.pid_namespace)
-    return sum(read_memory(pid) or 0 for pid in (entry.kernel.pid, *(stat.pid for stat in below)))
+def _list_processes(entry: LedgerEntry, table: ProcessTable) -> list[ProcessStat]:
+    """Return the kernel and what it has started."""
+    if entry.kernel is None or entry.instance is None or not table.is_alive(entry.kernel):
+        return []
+    return [table.stats[entry.kernel.pid], *list_victims(entry.kernel, entry.instance.pid_namespace, table)]
 
 
 def _find_connection_file(entry: LedgerEntry) -> str:

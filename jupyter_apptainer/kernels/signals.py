@@ -10,7 +10,8 @@ import signal
 import time
 from contextlib import suppress
 
-from ..instances.process import ProcessIdentity, find_descendants, read_stat
+from ..instances.process import ProcessIdentity, read_stat
+from ..instances.table import ProcessTable
 
 # A second interrupt within this time means that the first one had no effect.
 ESCALATION_S = 2.0
@@ -43,12 +44,12 @@ def _signal_group(kernel: ProcessIdentity, signum: int) -> None:
         return
     # No session of its own: an image without setsid. The group is then the engine's, whose process must be left alone.
     kernel.send_signal(signum)
-    for child in find_descendants(kernel.pid):
+    for child in ProcessTable.read().find_descendants(kernel.pid):
         ProcessIdentity(child.pid, child.start_ticks).send_signal(signum)
 
 
 def _signal_outside_group(kernel: ProcessIdentity, signum: int) -> None:
     group = read_stat(kernel.pid)
-    for stat in find_descendants(kernel.pid):
+    for stat in ProcessTable.read().find_descendants(kernel.pid):
         if group and stat.pgid != group.pgid:
             ProcessIdentity(stat.pid, stat.start_ticks).send_signal(signum)

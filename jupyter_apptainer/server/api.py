@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from jsonschema import Draft202012Validator
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.extension.handler import ExtensionHandlerMixin
 from tornado import web
 
 from ..errors import ApptainerError
 from ..places import Places
-from .openapi import get_schema
+from .openapi import get_validator
 from .statuses import CODES, INTERNAL, find_status
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class ApiHandler(ExtensionHandlerMixin, APIHandler):
             body = json.loads(self.request.body or b"null")
         except (ValueError, RecursionError):
             raise Refusal(400, "the request is not JSON") from None
-        error = next(iter(Draft202012Validator(get_schema(schema)).iter_errors(body)), None)
+        error = next(get_validator(schema).iter_errors(body), None)
         if error is not None:
             where = "/".join(map(str, error.absolute_path)) or "the request"
             raise Refusal(400, f"{where}: {error.message[:300]}", hint="openapi.yaml says what is accepted")
@@ -81,8 +80,12 @@ class ApiHandler(ExtensionHandlerMixin, APIHandler):
 
     def answer(self, data: object, status: int = 200) -> None:
         """Send JSON."""
+        self.answer_text(encode(data), status)
+
+    def answer_text(self, text: str, status: int = 200) -> None:
+        """Send what is JSON already."""
         self.set_status(status)
-        self.finish(json.dumps(data, ensure_ascii=False, default=str))
+        self.finish(text)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Called by tornado for whatever a handler raises. A fault of ours shows nothing of itself: the log has it."""
@@ -120,6 +123,11 @@ class UnknownHandler(ApiHandler):
         raise Refusal(404, "there is nothing at this address")
 
     get = post = delete = put = patch = head = prepare_answer
+
+
+def encode(data: object) -> str:
+    """Return it as JSON."""
+    return json.dumps(data, ensure_ascii=False, default=str)
 
 
 def _describe(status: int, message: str, hint: str = "") -> dict[str, object]:

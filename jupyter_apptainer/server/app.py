@@ -18,7 +18,7 @@ from ..kernels.events import register_schema
 from ..places import find_places
 from .events import Broadcaster, register_schemas
 from .openapi import load_openapi
-from .reading import Looks
+from .reading import Looks, View
 from .reattach import leave_persistent, reattach_all
 from .routes import build_routes
 from .sessions import keep_sessions
@@ -52,6 +52,7 @@ class ApptainerExtension(ExtensionApp):
         register_schema(self.serverapp.event_logger)
         register_schemas(self.serverapp.event_logger)
         self.events = Broadcaster(self.serverapp.event_logger, self.places, self.log)
+        self.view = View(self.places, self.settings_of_ours)
         self.looks = Looks()
         keep_sessions(self.serverapp)
 

@@ -89,8 +89,8 @@ class OverlaysHandler(_ChangeHandler):
     @web.authenticated
     @authorized
     async def get(self) -> None:
-        look = partial(look_at_overlays, self.places, self.app.settings_of_ours)
-        self.answer(await self.app.looks.share("overlays", look))
+        look = partial(look_at_overlays, self.app.view)
+        self.answer_text(await self.app.looks.share("overlays", look))
 
     @web.authenticated
     @authorized

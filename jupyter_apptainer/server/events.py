@@ -108,12 +108,15 @@ class Broadcaster:
         with suppress(TaskNotFound):
             async for update in follow_task_async(self._places, task_id):
                 line = next((word for word in reversed(update.text.splitlines()) if word.strip()), line)
+                if update.text:
+                    # More may follow; after the last part comes an update without any.
+                    continue
                 data = describe_update(update, line)
                 if data != told:
                     self._emit("task", data)
                     told = data
-                    if not update.task.is_over:
-                        await asyncio.sleep(_EVERY_S)
+                if not update.task.is_over:
+                    await asyncio.sleep(_EVERY_S)
 
     async def _tell_instances(self) -> None:
         folder = await asyncio.to_thread(make_private_dir, self._places.ledger)

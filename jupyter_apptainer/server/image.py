@@ -34,7 +34,7 @@ class ImageHandler(ApiHandler):
     @authorized
     async def get(self) -> None:
         path = await find_reachable_image(self, self.get_query_argument("path", ""))
-        self.answer(await self.app.looks.share(f"image {path}", lambda: describe_image(self.places, path)))
+        self.answer_text(await self.app.looks.share(f"image {path}", lambda: describe_image(self.places, path)))
 
 
 class ImageContentHandler(ApiHandler):
@@ -47,7 +47,7 @@ class ImageContentHandler(ApiHandler):
     async def get(self) -> None:
         path = await find_reachable_image(self, self.get_query_argument("path", ""))
         desk = Desk(self.places, self.app.settings_of_ours, self.app.root)
-        self.answer(await self.app.looks.share(f"content {path}", lambda: read_whole_image(desk, path)))
+        self.answer_text(await self.app.looks.share(f"content {path}", lambda: read_whole_image(desk, path)))
 
 
 async def find_reachable_image(handler: ApiHandler, text: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonschema import Draft202012Validator
 
 PATH = Path(__file__).with_name("openapi.yaml")
 
@@ -18,6 +19,7 @@ def load_openapi() -> dict[str, Any]:
     return document
 
 
-def get_schema(name: str) -> dict[str, Any]:
-    """Return the JSON schema of this name, with all that it may refer to."""
-    return {"$ref": f"#/components/schemas/{name}", "components": load_openapi()["components"]}
+@cache
+def get_validator(name: str) -> Draft202012Validator:
+    """Return what holds something against the JSON schema of this name."""
+    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": load_openapi()["components"]})

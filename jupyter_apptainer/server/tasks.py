@@ -25,7 +25,13 @@ class OrderHandler(ApiHandler):
     def order(self, desk: Desk, body: Any) -> Started:
         """Start the task that an `Order` asks for, or join it. Blocking."""
         spec = ORDERS[body["kind"]](desk, body.get("args", {}))
-        return start_task(desk.places, spec, limit=self.app.max_tasks, queue_limit=self.app.max_queued_tasks)
+        return start_task(
+            desk.places,
+            spec,
+            limit=self.app.max_tasks,
+            queue_limit=self.app.max_queued_tasks,
+            niceness=desk.settings.task_niceness,
+        )
 
 
 class _TaskHandler(OrderHandler):
@@ -46,7 +52,7 @@ class TasksHandler(_TaskHandler):
     async def get(self) -> None:
         self.app.events.look("task")
         look = partial(_list, self.places)
-        self.answer(await self.app.looks.share("tasks", look))
+        self.answer_text(await self.app.looks.share("tasks", look))
 
     @web.authenticated
     @authorized
@@ -85,9 +91,7 @@ class TaskLogHandler(_TaskHandler):
         offset = self.get_query_argument("offset", "0")
         if not offset.isascii() or not offset.isdigit() or len(offset) > 15:
             raise Refusal(400, "offset: expected a number of bytes from the beginning")
-        task = await self.in_thread(get_task, self.places, task_id)
-        part = await self.in_thread(read_log, self.places, task.id, int(offset))
-        self.answer({"text": part.text, "next_offset": part.next_offset, "is_over": task.is_over})
+        self.answer(await self.in_thread(_read_log, self.places, task_id, int(offset)))
 
 
 class TaskRetryHandler(_TaskHandler):
@@ -102,6 +106,7 @@ class TaskRetryHandler(_TaskHandler):
             task_id,
             limit=self.app.max_tasks,
             queue_limit=self.app.max_queued_tasks,
+            niceness=self.app.settings_of_ours.task_niceness,
         )
         self.answer_started(started)
 
@@ -116,6 +121,13 @@ def to_json(task: Task) -> dict[str, Any]:
 
 def _list(places: Places) -> list[dict[str, Any]]:
     return [to_json(task) for task in iter_tasks(places)]
+
+
+def _read_log(places: Places, task_id: str, offset: int) -> dict[str, Any]:
+    # In this order: one that is over has printed all.
+    task = get_task(places, task_id)
+    part = read_log(places, task.id, offset)
+    return {"text": part.text, "next_offset": part.next_offset, "is_over": task.is_over}
 
 
 def _end(places: Places, task_id: str) -> Task | None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from ..config import ApptainerConfig, load_config
 from ..errors import TaskConflict, TaskFailed, TaskNotFound, TooManyTasks
 from ..places import Places, make_private_dir
 from .model import Task, TaskSpec
@@ -33,12 +34,13 @@ def start_task(
     environ: Mapping[str, str] | None = None,
     limit: int | None = None,
     queue_limit: int | None = None,
+    niceness: int | None = None,
     retry_of: str = "",
 ) -> Started:
     """Start a task, or join the one that makes the same target from the same things, and return at once.
 
     environ: of the worker, by default this process's. limit: wait in line while that many others are active.
-    queue_limit: how many may be active or wait. Raises TaskConflict where the target is being made from something else,
+    queue_limit: how many may be active or wait. niceness: how far it gives way, by default as configured. Raises TaskConflict where the target is being made from something else,
     TooManyTasks.
     """
     make_private_dir(places.tasks)
@@ -54,7 +56,9 @@ def start_task(
         task = Task(id=_choose_id(places), spec=spec, limit=limit, retry_of=retry_of)
         make_private_dir(find_folder(places, task.id))
         save_task(places, task)
-        return Started(_spawn(places, task, os.environ if environ is None else environ), False)
+        if niceness is None:
+            niceness = ApptainerConfig(config=load_config()).task_niceness
+        return Started(_spawn(places, task, os.environ if environ is None else environ, niceness), False)
 
 
 async def start_task_async(
@@ -64,9 +68,12 @@ async def start_task_async(
     environ: Mapping[str, str] | None = None,
     limit: int | None = None,
     queue_limit: int | None = None,
+    niceness: int | None = None,
 ) -> Started:
     """`start_task` for code on an event loop."""
-    return await asyncio.to_thread(start_task, places, spec, environ=environ, limit=limit, queue_limit=queue_limit)
+    return await asyncio.to_thread(
+        start_task, places, spec, environ=environ, limit=limit, queue_limit=queue_limit, niceness=niceness
+    )
 
 
 def retry_task(
@@ -76,12 +83,21 @@ def retry_task(
     environ: Mapping[str, str] | None = None,
     limit: int | None = None,
     queue_limit: int | None = None,
+    niceness: int | None = None,
 ) -> Started:
     """Start a task that is over anew, with what its files are now. One that still runs is joined. Raises TaskNotFound."""
     task = get_task(places, task_id)
     if not task.is_over:
         return Started(task, True)
-    return start_task(places, task.spec, environ=environ, limit=limit, queue_limit=queue_limit, retry_of=task.id)
+    return start_task(
+        places,
+        task.spec,
+        environ=environ,
+        limit=limit,
+        queue_limit=queue_limit,
+        niceness=niceness,
+        retry_of=task.id,
+    )
 
 
 def _find_same(active: list[Task], spec: TaskSpec) -> Task | None:
@@ -104,13 +120,14 @@ def _choose_id(places: Places) -> str:
             return name
 
 
-def _spawn(places: Places, task: Task, environ: Mapping[str, str]) -> Task:
+def _spawn(places: Places, task: Task, environ: Mapping[str, str], niceness: int) -> Task:
     """Start the worker and return when it has written its name. It leaves its parent, so that nobody has to reap it."""
     folder = find_folder(places, task.id)
+    argv = [sys.executable, "-m", f"{__package__}.worker", task.id, json.dumps(places.to_json()), str(niceness)]
     log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker", task.id, json.dumps(places.to_json())],
+            argv,
             env={**environ, VARIABLE: str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The process of one task: `python -m jupyter_apptainer.tasks.worker ID PLACES`. Waits its turn, does the work, writes its end.
+"""The process of one task: `python -m jupyter_apptainer.tasks.worker ID PLACES NICENESS`. Waits its turn, does the work, writes its end.
 
 It leaves the process that started it at once. TERM and INT cancel the work: the engine is stopped by its ladder, and what was
 made so far is removed.
@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from types import FrameType
 
+from ..engine.priority import give_way
 from ..errors import ApptainerError, RegistryAuthError, TaskCancelled, TaskFailed
 from ..instances.process import ProcessIdentity
 from ..instances.watch import watch_exit
@@ -30,7 +31,7 @@ from .store import iter_tasks, load_task
 _BLIND_WAIT_MS = 500
 
 
-def main(task_id: str, places: Places) -> int:
+def main(task_id: str, places: Places, niceness: int) -> int:
     """Leave the parent, and run the task."""
     if os.fork():
         # The child writes its name, and with that closes the pipe that the starter waits at.
@@ -39,6 +40,7 @@ def main(task_id: str, places: Places) -> int:
     if task is None:
         return 1
     _take_signals()
+    give_way(niceness)
     report = Report(places, replace(task, worker=ProcessIdentity.current()))
     report.change()
     os.dup2(2, 1)
@@ -125,4 +127,4 @@ def _list_ahead(places: Places, mine: Task) -> list[Task]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Places.from_json(json.loads(sys.argv[2]))))
+    sys.exit(main(sys.argv[1], Places.from_json(json.loads(sys.argv[2])), int(sys.argv[3])))

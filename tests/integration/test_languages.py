@@ -21,7 +21,7 @@ from jupyter_apptainer.engine.options import build_image_build
 from jupyter_apptainer.engine.runner import Runner
 from jupyter_apptainer.images.host_settings import load_host_settings, write_build_settings
 from jupyter_apptainer.images.starter import remove_build_folder
-from jupyter_apptainer.instances.process import find_descendants
+from jupyter_apptainer.instances.table import ProcessTable
 from jupyter_apptainer.kernels.kernelspecs import remove_kernelspec
 from jupyter_apptainer.places import Places
 from tests.integration.conftest import Reply, RunningKernel, StartKernel
@@ -154,4 +154,4 @@ def list_children(kernel: RunningKernel, program: str) -> list[int]:
     assert kernel.provisioner.kernel is not None
     own = kernel.provisioner.kernel.find_kernel()
     assert own is not None
-    return [stat.pid for stat in find_descendants(own.pid) if stat.comm == program]
+    return [stat.pid for stat in ProcessTable.read().find_descendants(own.pid) if stat.comm == program]

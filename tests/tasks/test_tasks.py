@@ -47,6 +47,8 @@ _WORKS = """
 import os, subprocess
 from pathlib import Path
 from jupyter_apptainer import errors
+from jupyter_apptainer.engine.command import Command
+from jupyter_apptainer.engine.runner import Runner
 
 def speak(args, report):
     report.begin("first")
@@ -75,6 +77,11 @@ def leave(args, report):
 def fail(args, report):
     report.begin("trying")
     raise eval(args["error"])
+
+def weigh(args, report):
+    script = "nice; cat /proc/self/autogroup 2>/dev/null || true"
+    command = Command(("sh", "-c", script), dict(os.environ), lambda completed: completed.stdout, "weigh")
+    return {"found": Runner().run(command)}
 
 def once(args, report):
     path = Path(args["flag"])
@@ -284,6 +291,17 @@ def test_killed_task_is_lost_and_its_programs_are_ended(places: Places, plan: Pl
     wait_for_task(places, start_task(places, plan("speak", word="")).task.id)
     assert sleeper.wait_gone(30)
     assert get_task(places, first.id).state == "running"
+
+
+def test_tasks_give_way_and_so_does_what_they_start(places: Places, plan: Plan) -> None:
+    found = [
+        wait_for_task(places, start_task(places, plan("weigh"), niceness=niceness).task.id)["found"].split()
+        for niceness in (7, 0)
+    ]
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert [int(words[0]) for words in found] == [max(7, own), own]
+    # A kernel that shares out its processors by sessions says how much this one gets.
+    assert [words[-1] for words in found if len(words) > 1] in ([], [str(max(7, own)), str(own)])
 
 
 def test_tasks_wait_in_line(places: Places, plan: Plan, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ...instances.ledger import iter_entries, load_entry
 from ...instances.model import LedgerEntry
 from ...instances.process import read_memory
 from ...kernels.kernelspecs import Kernelspec, get_kernelspec, iter_kernelspecs
-from ...kernels.running import describe_entry
+from ...kernels.running import RunningKernel, describe_entries
 from ...kernels.spec import ContainerSpec
 from ...overlays.model import load_overlay
 from ...overlays.size import format_bytes
@@ -30,10 +30,11 @@ _ALL_NOTEBOOKS = "all notebooks of this kernel"
 def load_kernel(context: PanelContext, report: GpuReport | None = None) -> Section:
     """Look at each kernel that runs in a container, from the host. report: of the GPUs, where they were looked at."""
     kernelspecs = {each.name: each for each in iter_kernelspecs()}
-    rows = [
-        replace(row, facts=(*row.facts, *_list_gpus(entry, report)))
-        for entry, row in ((entry, _build_row(context, entry, kernelspecs)) for entry in _list_entries(context))
-    ]
+    entries = _list_entries(context)
+    rows = []
+    for entry, kernel in zip(entries, describe_entries(entries), strict=True):
+        row = _build_row(context, entry, kernel, kernelspecs)
+        rows.append(replace(row, facts=(*row.facts, *_list_gpus(entry, report))))
     return Section(
         name="kernel",
         title="Kernel",
@@ -61,8 +62,9 @@ def _describe_own(context: PanelContext) -> str:
     return f"This notebook's own kernel {where}, and has {memory} of memory."
 
 
-def _build_row(context: PanelContext, entry: LedgerEntry, kernelspecs: Mapping[str, Kernelspec]) -> Row:
-    kernel = describe_entry(entry)
+def _build_row(
+    context: PanelContext, entry: LedgerEntry, kernel: RunningKernel, kernelspecs: Mapping[str, Kernelspec]
+) -> Row:
     kernelspec = kernelspecs.get(entry.kernelspec)
     spec = _parse(kernelspec, context)
     reason = context.obstacle or ("" if kernelspec else _UNKNOWN)

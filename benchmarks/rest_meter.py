@@ -1,0 +1,51 @@
+"""Read by the server that `benchmarks.rest` measures, as its configuration: writes how long each handler took, and how late its loop was.
+
+Durations are the server's own, from a request's headers to the end of its answer. Lateness is that of a timer on the loop, which has
+nothing else to do: what the machine's scheduler takes is in it, and whatever blocks the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from functools import cache
+from typing import IO, Any
+
+# The file that the figures go to.
+VARIABLE = "JPA_BENCHMARK_METER"
+_TICK_S = 0.02
+
+
+def configure(config: Any) -> None:
+    """Called by the server's configuration file."""
+    config.ServerApp.tornado_settings = {"log_function": note_request}
+
+
+def note_request(handler: Any) -> None:
+    """Called by tornado after each answer."""
+    path = handler.request.path.rpartition("/v1")[2] if "/v1/" in handler.request.path else handler.request.path
+    _write({"path": path, "status": handler.get_status(), "ms": 1000 * handler.request.request_time()})
+    _start_ticker()
+
+
+@cache
+def _start_ticker() -> asyncio.Task[None]:
+    return asyncio.ensure_future(_tick())
+
+
+async def _tick() -> None:
+    while True:
+        due = time.perf_counter() + _TICK_S
+        await asyncio.sleep(_TICK_S)
+        _write({"path": "(loop)", "status": 200, "ms": 1000 * (time.perf_counter() - due)})
+
+
+def _write(record: dict[str, object]) -> None:
+    _open().write(json.dumps(record) + "\n")
+
+
+@cache
+def _open() -> IO[str]:
+    return open(os.environ[VARIABLE], "a", buffering=1, encoding="utf-8")
