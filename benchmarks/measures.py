@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.asynchronous.client import AsyncKernelClient
@@ -255,6 +256,27 @@ def read_kernel_memory(kernel: RunningKernel) -> Memory:
         engine=_sum_memory(_list_engine(kernel, instance)),
         helpers=_sum_memory(_list_helpers(instance)),
     )
+
+
+async def measure_rest(way: Way) -> int:
+    """Start a kernel whose fork server soon gives its memory back; return what its processes need then."""
+    kernel = await start(way)
+    try:
+        await kernel.client.wait_for_ready(timeout=TIMEOUT_S)
+        assert kernel.instance is not None
+        deadline = time.monotonic() + TIMEOUT_S
+        # It begins anew, and has no library of a package mapped then.
+        while any("libzmq" in _read_maps(pid) for pid in read_children(kernel.instance.init.pid)):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the fork server does not rest")
+            await asyncio.sleep(0.1)
+        return read_kernel_memory(kernel).total
+    finally:
+        await kernel.end()
+
+
+def _read_maps(pid: int) -> str:
+    return Path(f"/proc/{pid}/maps").read_text()
 
 
 async def measure_further(way: Way) -> float:

@@ -55,12 +55,17 @@ async def _measure_starts(way: Way, samples: Samples) -> None:
 async def _measure_kernel(way: Way, samples: Samples) -> None:
     samples.add("first_result", way, await measures.measure_first_result(way))
     samples.add("memory_further", way, await measures.measure_further(way.share()))
+    if way.name == "container":
+        samples.add("memory_rest", way, await measures.measure_rest(way.rest()))
     kernel, returned_s, answered_s = await measures.measure_start(way)
     try:
         samples.add("start_call", way, returned_s)
         samples.add("start", way, answered_s)
         await kernel.client.wait_for_ready(timeout=60)
-        _add_memory(samples, way, measures.read_kernel_memory(kernel))
+        memory = measures.read_kernel_memory(kernel)
+        _add_memory(samples, way, memory)
+        if kernel.instance is None:
+            samples.add("memory_rest", way, memory.total)
         samples.add("info", way, await measures.measure_info(kernel.client))
         samples.add("execute", way, await measures.measure_execute(kernel.client))
         samples.add("one_display", way, await measures.measure_one_display(kernel.client))

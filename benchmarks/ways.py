@@ -59,6 +59,12 @@ class Way:
             parent=AsyncMultiKernelManager(config=self.settings) if self.is_server else None,
         )
 
+    def rest(self) -> Way:
+        """Return the way in which a fork server gives back its memory after a second, and not after a minute."""
+        settings = Config({"ApptainerConfig": {"fork_rest_s": 1.0}})
+        settings.ApptainerConfig.merge(self.settings.ApptainerConfig)
+        return replace(self, settings=settings)
+
     def share(self) -> Way:
         """Return the way in which further kernels of this one are run: in one instance, where there are any."""
         return replace(self, kernelspec=SHARED) if self.name == "container" else self

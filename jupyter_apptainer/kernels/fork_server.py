@@ -6,8 +6,9 @@ Python 3.8 and newer, standard library only. `forked.py` is the other side.
 
     python fork_server.py SOCKET SETTINGS [OPTION OF THE SHIM]... -m ipykernel_launcher -f FILE
 
-SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null, "bundle": FILE or null, "is_layered": …}. names: the variables
-that the request must agree with, where kernels with other variables share the container. bundle: see `module_bundle`.
+SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null, "bundle": FILE or null, "is_layered": …, "rest_s": seconds}. names: the
+variables that the request must agree with, where kernels with other variables share the container. bundle: see `module_bundle`. rest_s: so long after a
+fork, when no other has followed, the server begins anew with nothing imported, until it is asked again; 0: never.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ from __future__ import annotations
 import functools
 import gc
 import importlib.util
-import inspect
 import json
 import os
 import select
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 import types
@@ -207,6 +206,7 @@ class Server:
     """Waits for requests. `running`: the sockets on which the end of each kernel is awaited, by pid."""
 
     def __init__(self, path: str, settings: dict[str, Any], options: list[str]) -> None:
+        self.settings = settings
         self.names = settings["names"]
         self.options = options
         self.left_out: dict[str, str] = {}
@@ -214,6 +214,7 @@ class Server:
         self.waiting: list[tuple[socket.socket, dict[str, Any]]] = []
         # None until everything is imported.
         self.stamps: dict[str, Stamp] | None = None
+        self.has_forked = self.is_resting = False
         resumed = os.environ.pop(RESUME, None)
         if resumed is None:
             self.listener = listen(path)
@@ -225,16 +226,21 @@ class Server:
         self.wake = wake
         signal.signal(signal.SIGCHLD, lambda signum, frame: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        if not self.is_resting:
+            self.get_ready()
+
+    def get_ready(self) -> None:
+        """Import everything."""
         # What is imported stays; looking through all of it for garbage, again and again, takes a fifth of the time.
         gc.disable()
-        import_start(settings["bundle"], settings["is_layered"])
-        unfit = preload(settings["preload"], self.left_out)
+        import_start(self.settings["bundle"], self.settings["is_layered"])
+        unfit = preload(self.settings["preload"], self.left_out)
         if unfit:
             self.begin_anew()
         self.obstacle = find_obstacle()
         gc.freeze()
         gc.enable()
-        self.changing = find_changing(settings["is_layered"])
+        self.changing = find_changing(self.settings["is_layered"])
         self.stamps = take_stamps(self.changing)
 
     def serve(self) -> tuple[socket.socket, dict[str, Any]]:
@@ -243,10 +249,15 @@ class Server:
         self.reap()
         while True:
             while self.waiting:
+                if self.stamps is None:
+                    self.get_ready()
                 connection, request = self.waiting.pop(0)
                 if self.answer(connection, request):
                     return connection, request
-            ready, _, _ = select.select([self.listener.fileno(), self.wakeup], [], [])
+            patience_s = self.settings["rest_s"] if self.has_forked else 0
+            ready, _, _ = select.select([self.listener.fileno(), self.wakeup], [], [], patience_s or None)
+            if not ready:
+                self.begin_anew(is_resting=True)
             if self.wakeup in ready:
                 self.reap()
             if self.listener.fileno() in ready:
@@ -283,6 +294,7 @@ class Server:
             self.close()
             return True
         self.running[pid] = connection
+        self.has_forked = True
         return False
 
     def compare(self, request: dict[str, Any]) -> str:
@@ -323,9 +335,13 @@ class Server:
 
     # --- beginning anew: the same process with another program state, so that its children stay its children
 
-    def begin_anew(self) -> None:
+    def begin_anew(self, *, is_resting: bool = False) -> None:
         """Start this program again in this process; kernels and requests are handed on."""
+        # Not needed before, and a server that rests is to be small.
+        import tempfile
+
         state = {
+            "is_resting": is_resting,
             "listener": keep(self.listener),
             # What has changed on disk may have changed for the better.
             "left_out": self.left_out if self.stamps is None else {},
@@ -348,6 +364,7 @@ class Server:
             stream.seek(0)
             state = json.loads(stream.read())
         self.listener = socket.socket(fileno=state["listener"])
+        self.is_resting = state["is_resting"]
         self.left_out = state["left_out"]
         self.running = {pid: socket.socket(fileno=number) for pid, number in state["running"]}
         self.waiting = [(socket.socket(fileno=number), request) for number, request in state["waiting"]]
@@ -437,6 +454,8 @@ def hold_first_cell(seconds: float) -> None:
 
     Else the output of a cell that is sent right after a restart would be lost. A kernel that is not forked takes longer than that by itself.
     """
+    import inspect
+
     kernelbase = sys.modules.get("ipykernel.kernelbase")
     if kernelbase is None or not inspect.iscoroutinefunction(kernelbase.Kernel.execute_request):
         return

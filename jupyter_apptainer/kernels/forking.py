@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..engine.options import Bind
 from ..images.probe import ImageProbe
-from .spec import ContainerSpec
+from .spec import ContainerSpec, find_shared_name
 
 SERVER = "fork_server.py"
 BUNDLE_READER = "module_bundle.py"
@@ -51,12 +51,13 @@ def plan_fork_server(
     names: Sequence[str] | None,
     bundle: str | None,
     is_layered: bool,
+    rest_s: float,
 ) -> ForkPlan | None:
     """Return the plan, or None where the kernel is not an ipykernel that the shim runs.
 
     bundle: the file of the image's probe. command: the kernel's, with the shim in it. folder: that the instance binds. names: the kernel's variables, where
     other kernels may come with others. is_layered: other
-    files than those of the image may be seen in their place.
+    files than those of the image may be seen in their place. rest_s: when the server of a single kernel gives back its memory, 0 for never.
     """
     if shim not in command:
         return None
@@ -70,6 +71,8 @@ def plan_fork_server(
         "names": None if names is None else sorted(names),
         "bundle": posixpath.join(folder, BUNDLE) if bundle else None,
         "is_layered": is_layered,
+        # Others will follow where kernels share it, and what was to be preloaded shall stay so.
+        "rest_s": 0 if spec.preload or find_shared_name(spec) else rest_s,
     }
     words = (*command[:at], posixpath.join(folder, SERVER), socket, json.dumps(settings), *command[at + 1 :])
     return ForkPlan(

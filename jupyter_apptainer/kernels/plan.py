@@ -106,7 +106,8 @@ class LaunchContext:
     top of kernel.json. nvidia: what was found of a GPU. host: what limits can build on. extra_arguments: appended to the kernel's command.
     private_dir, scratch_dir: will be made for this kernel; instance_dir, entry_name: where kernels share an instance, the folder above private_dir, and the
     name of this one in the ledger. lent: a folder with an ipykernel for an image that has none.
-    fork_obstacle: why kernels cannot be forked; empty where they can. bundle: the code of what a start imports. is_sandbox: the image is a
+    fork_obstacle: why kernels cannot be forked; empty where they can. fork_rest_s: when the server that forks a single kernel gives back its
+    memory; 0: never. bundle: the code of what a start imports. is_sandbox: the image is a
     folder, and may change.
     is_ahead: the instance is started before it is known for which kernel.
     fakeroot: the writable overlay needs it. ipython_dir, matplotlib_dir: shared by the user's container kernels.
@@ -129,6 +130,7 @@ class LaunchContext:
     host: Host = UNKNOWN_HOST
     fakeroot: bool = False
     fork_obstacle: str = "nobody has looked whether they can be"
+    fork_rest_s: float = 0.0
     bundle: str | None = None
     is_sandbox: bool = False
     is_ahead: bool = False
@@ -210,7 +212,7 @@ def _plan_fork_server(
     folder = context.instance_dir or context.private_dir
     is_layered = bool(spec.overlays or spec.binds or spec.extra_flags) or context.is_sandbox
     names = [entry.name for entry in env] if find_shared_name(spec) or context.is_ahead else None
-    return plan_fork_server(spec, command, shim, folder, names, context.bundle, is_layered)
+    return plan_fork_server(spec, command, shim, folder, names, context.bundle, is_layered, context.fork_rest_s)
 
 
 def _plan_options(

@@ -130,6 +130,7 @@ def prepare_launch(
         nvidia=find_nvidia() if spec.nv is not False else NO_NVIDIA,
         host=look_at_host(spec.resources, engine, environ),
         fork_obstacle=find_obstacle(spec, probe, is_wanted=settings.fork_kernels, has_memory=has_memory_to_spare()),
+        fork_rest_s=settings.fork_rest_s,
         bundle=probe.bundle if probe else None,
         is_sandbox=os.path.isdir(spec.image),
         fakeroot=overlays.mode == "fakeroot",

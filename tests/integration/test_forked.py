@@ -6,10 +6,13 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client.manager import KernelManager
+from traitlets.config import Config
 
 from jupyter_apptainer.instances.process import ProcessIdentity, read_children, read_stat
 from jupyter_apptainer.kernels.adopted import UNKNOWN_STATUS
@@ -197,6 +200,31 @@ def test_a_kernel_outlives_its_fork_server(start_kernel: StartKernel, caplog: py
     assert isinstance(find_process(kernel), subprocess.Popen)
     assert kernel.instance == instance
     assert "without its fork server: its fork server has ended" in caplog.text
+
+
+def test_a_server_that_rests_tells_of_its_kernel_and_forks_the_next(start_kernel: StartKernel) -> None:
+    settings = Config({"ApptainerConfig": {"fork_rest_s": 0.5}})
+    kernel = start_kernel(manager=KernelManager(config=settings))
+    kernel.run("kept = 41")
+    server = find_server(kernel)
+    wait_rest(server)
+    assert kernel.value("kept") == 41
+    process: Any = find_process(kernel)
+    kernel.client.execute("import os; os._exit(7)")
+    assert process.wait(TIMEOUT_S) == 7
+    restart(kernel, now=True)
+    assert isinstance(find_process(kernel), ForkedKernel)
+    assert kernel.value("'kept' in globals()") is False
+    wait_rest(server)
+    assert find_server(kernel) == server
+
+
+def wait_rest(server: int) -> None:
+    """Wait until it has begun anew and imported nothing: then no library of a package is mapped. Nothing tells of it."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while "libzmq" in Path(f"/proc/{server}/maps").read_text():
+        assert time.monotonic() < deadline, "the server goes on"
+        time.sleep(0.05)
 
 
 def test_kernels_of_a_shared_instance_come_from_one_server(
