@@ -313,10 +313,6 @@ class _Build:
 
     def _plan_layers(self, env: Mapping[str, str], binds: tuple[str, ...]) -> LayeredBuild | None:
         """Return the build in layers; None where it has to be built as a whole."""
-        is_pinned = bool(self._recipe.pinned or self._recipe.pins)
-        # A script may leave a secret somewhere, and a layer would keep it.
-        if self._epoch is not None or is_pinned or self._options.secrets or not self._options.layers_bytes:
-            return None
         order = Order(
             engine=self._engine,
             recipe=self._recipe,
@@ -331,11 +327,22 @@ class _Build:
         )
         build = LayeredBuild(order, self._bases, self._places, self.log)
         try:
+            self._check_layerable()
             build.prepare()
         except Unlayerable as reason:
             self.log.feed("stderr", f"Built as a whole, not in layers: {reason}\n")
             return None
         return build
+
+    def _check_layerable(self) -> None:
+        if not self._options.layers_bytes:
+            raise Unlayerable("no disk is granted to them")
+        if self._epoch is not None:
+            raise Unlayerable("a reproducible image has no times of its steps")
+        if self._recipe.pinned or self._recipe.pins:
+            raise Unlayerable("a lock says what it is made of")
+        if self._options.secrets:
+            raise Unlayerable("a script may leave a secret somewhere, and a layer would keep it")
 
     def _build_layers(self, layered: LayeredBuild) -> Steps:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     for name in ("CUDA_VISIBLE_DEVICES", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "APPTAINER_CONTAINER"):
         monkeypatch.delenv(name, raising=False)
     yield found
+    # A thread that reads is not waited for when its last viewer goes, and it needs the stand-in until it ends.
+    for thread in threading.enumerate():
+        if thread.name == "jpa-gpu":
+            thread.join(10)
     sys.modules.pop("pynvml", None)
     if real:
         sys.modules["pynvml"] = real

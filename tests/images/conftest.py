@@ -23,12 +23,16 @@ from jupyter_apptainer.places import Places
 Ask = Callable[..., str]
 _PROGRAMS = [
     "sh",
+    "bash",
     "cat",
     "chmod",
     "chown",
     "cp",
+    "date",
     "dirname",
+    "echo",
     "env",
+    "gzip",
     "id",
     "ln",
     "ls",
@@ -39,6 +43,7 @@ _PROGRAMS = [
     "sed",
     "sleep",
     "stat",
+    "tar",
     "test",
     "touch",
 ]
@@ -52,6 +57,7 @@ def small_image(engine: EngineInfo, places: Places, tmp_path_factory: pytest.Tem
     listing = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
     libraries = sorted(set(re.findall(r"(/\S+) \(0x", listing)))
     lines = [f"    {program} /usr/bin/" for program in programs] + [f"    {path}" for path in libraries]
+    lines.append("    /etc/os-release")
     setup = 'cd "$APPTAINER_ROOTFS" && mkdir -p usr/bin mnt opt && ln -sfn usr/bin bin'
     text = "\n".join(
         ["Bootstrap: scratch", "", "%setup", f"    {setup}", "%files", *lines, "", "%post", "    true", ""]
