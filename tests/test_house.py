@@ -36,6 +36,9 @@ from jupyter_apptainer.server.app import ApptainerExtension
 from jupyter_apptainer.server.openapi import load_openapi
 from jupyter_apptainer.tasks.model import Task, TaskSpec
 
+# The same for every user.
+pytestmark = pytest.mark.user
+
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
 REFERENCE = ROOT / "docs/reference"

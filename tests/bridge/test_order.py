@@ -14,6 +14,9 @@ from jupyter_apptainer.bridge.order import Order, build_order, clean_environment
 from jupyter_apptainer.bridge.request import Request
 from jupyter_apptainer.errors import BridgeError, PolicyError, SpecError
 
+# The same for every user.
+pytestmark = pytest.mark.user
+
 ENVIRON = {"PATH": "/bin", "HUB_API_TOKEN": "s3", "APPTAINER_DOCKER_PASSWORD": "p", "MY_SECRET": "s3"}
 
 

@@ -15,6 +15,9 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_apptainer.cli.main import main
 from jupyter_apptainer.engine.locate import EngineInfo
 
+# The same for every user.
+pytestmark = pytest.mark.user
+
 IR = {"argv": ["/usr/bin/R", "-e", "x", "{connection_file}"], "display_name": "R", "language": "R"}
 
 

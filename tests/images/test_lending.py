@@ -17,6 +17,9 @@ from jupyter_apptainer.images.probe import ImageProbe, probe_image
 from jupyter_apptainer.places import Places
 from tests.images.test_wheels import add_wheel
 
+# The same for every user.
+pytestmark = pytest.mark.root
+
 COMMAND = ("python", "-I", "-S", "-m", "ipykernel_launcher", "-f", "{connection_file}")
 
 

@@ -29,6 +29,9 @@ from jupyter_apptainer.images.lock import load_lock, make_lock
 from jupyter_apptainer.images.recipes.recipe import load_definition
 from jupyter_apptainer.places import Places
 
+# The same for every user.
+pytestmark = pytest.mark.user
+
 EPOCH = 1700000000
 SCHEMA = Path(jupyter_apptainer.images.__file__).with_name("data") / "image-lock.schema.json"
 RECIPE = """\
@@ -93,7 +96,6 @@ def test_image_is_made_again_from_its_lock(folder: Path, build: Callable[..., Pa
     assert "built from another inputs" in other.stderr
 
 
-@pytest.mark.user
 def test_lock_says_in_what_an_image_differs(folder: Path, build: Callable[..., Path], image_command: Run) -> None:
     image_command("lock", build("one.sif"), "-o", "one.lock.json")
     newer = build("two.sif", version="2")
@@ -112,7 +114,6 @@ def test_lock_says_in_what_an_image_differs(folder: Path, build: Callable[..., P
     assert "~ /var/lib/dpkg/status" in image_command("diff", "--files", "one.sif", "two.sif").stdout
 
 
-@pytest.mark.user
 def test_notebook_keeps_the_lock_and_asks_for_the_image(
     folder: Path, build: Callable[..., Path], image_command: Run
 ) -> None:

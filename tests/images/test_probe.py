@@ -21,6 +21,9 @@ from jupyter_apptainer.errors import ImageLacksPython, ImageNotFound, ProgramNot
 from jupyter_apptainer.images.probe import PROBE_OPTIONS, ImageProbe, load_probe, probe_image
 from jupyter_apptainer.places import Places
 
+# The same for every user.
+pytestmark = pytest.mark.user
+
 SCRIPT = Path(probe_module.__file__).with_name("probe_script.py")
 KERNEL = ("python", "-m", "ipykernel_launcher", "-f", "{connection_file}")
 

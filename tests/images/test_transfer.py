@@ -29,6 +29,9 @@ from jupyter_apptainer.tasks.store import get_task, iter_tasks
 from tests.laboratory import Lab
 from tests.registry import PASSWORD, USER, BreakingProxy, OciImage, Registry
 
+# The same for every user.
+pytestmark = pytest.mark.user
+
 PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
 
 

@@ -20,6 +20,9 @@ from jupyter_apptainer.images.wheels import (
     unpack_wheel,
 )
 
+# The same for every user.
+pytestmark = pytest.mark.root
+
 OLD = Target("3.9.2", "cp39", "glibc2.31", "x86_64")
 NEW = Target("3.99.1", "cp399", "glibc2.99", "x86_64")
 

@@ -11,6 +11,9 @@ from jupyter_apptainer.errors import InstanceExists, ServiceEnded
 from jupyter_apptainer.magics import services as services_module
 from tests.magics.conftest import Session
 
+# The same for every user.
+pytestmark = pytest.mark.root
+
 PREFIX = f"magics-t{os.getpid()}"
 
 

@@ -42,6 +42,9 @@ from jupyter_apptainer.tasks.store import (
     save_task,
 )
 
+# The same for every user.
+pytestmark = pytest.mark.user
+
 # Works, in the worker's own language. A named pipe is what they wait at, and what the tests hold.
 _WORKS = """
 import os, subprocess
