@@ -24,12 +24,13 @@ from jupyter_apptainer.places import find_places
 from .machine import count_cpus, describe_image, find_disturbances
 from .report import Facts, build_rows, render_json, render_markdown, render_table, write_readme
 from .rounds import run_rounds
-from .timeline import make_kinds, render_timelines, run_timelines
+from .timeline import make_kinds, render_page, render_timelines, run_timelines
 from .twin import Twin, Versions, find_bare_python, make_twin, read_image_versions
 from .ways import make_ways
 
 STARTER_KERNEL = "apptainer-starter"
 README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = README.parent / "docs" / "explanation" / "where-the-time-goes.md"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say(f"local counterpart of {Path(subject.image).name}: Python {wanted.minor}")
     twin = make_twin(wanted, find_places().cache)
     if options.timeline:
-        _measure_timelines(options, engine, subject, twin)
+        _measure_timelines(options, engine, subject, twin, is_quiet=not disturbances)
         return 0
     facts = _collect_facts(engine, subject, wanted, twin, options.rounds, is_quiet=not disturbances)
     _measure(options, engine, subject, twin, facts)
@@ -81,10 +82,16 @@ def _measure(options: argparse.Namespace, engine: EngineInfo, subject: Subject, 
         write_readme(options.readme, render_markdown(rows, facts))
 
 
-def _measure_timelines(options: argparse.Namespace, engine: EngineInfo, subject: Subject, twin: Twin) -> None:
+def _measure_timelines(
+    options: argparse.Namespace, engine: EngineInfo, subject: Subject, twin: Twin, *, is_quiet: bool
+) -> None:
     with make_kinds(engine, subject.image, twin.python, _say) as kinds:
         found = asyncio.run(run_timelines(kinds, options.rounds, _say))
     print(render_timelines(found))
+    if options.write_readme:
+        machine = f"{count_cpus()} processors{'' if is_quiet else ', busy with other things too'}"
+        facts = f"{datetime.date.today().isoformat()}, {machine}, {engine.flavour} {engine.version_text}; medians of {options.rounds}."
+        write_readme(PAGE if options.readme == README else options.readme, render_page(found, facts))
     if options.json:
         marks = {title: [dict(timeline.marks) for timeline in timelines] for title, timelines in found.items()}
         options.json.write_text(json.dumps(marks, indent=1), encoding="utf-8")
@@ -102,7 +109,11 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="show where the time of a start goes, for kinds of images and containers",
     )
-    parser.add_argument("--write-readme", action="store_true", help="renew the table in README.md")
+    parser.add_argument(
+        "--write-readme",
+        action="store_true",
+        help="renew the table in README.md; with --timeline the one in docs/explanation/where-the-time-goes.md",
+    )
     parser.add_argument("--readme", type=Path, default=README, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.rounds < 1:

@@ -6,13 +6,14 @@ package is changed for it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jupyter_apptainer.engine.environment import build_engine_environment
@@ -23,8 +24,19 @@ from jupyter_apptainer.instances.janitor import iter_helpers, remove_tree
 from jupyter_apptainer.instances.model import Instance
 from jupyter_apptainer.instances.process import ProcessIdentity, ProcessStat, read_children
 from jupyter_apptainer.kernels.connection import list_sockets
+from jupyter_apptainer.kernels.spares import pool
 
-from .ways import RunningKernel, Way, answer_info, build_local_way, build_way, connect, find_local_pid, launch
+from .ways import (
+    TIMEOUT_S,
+    RunningKernel,
+    Way,
+    answer_info,
+    build_local_way,
+    build_way,
+    connect,
+    find_local_pid,
+    launch,
+)
 
 PHASES = ("plan", "engine", "mount", "interpreter", "imports", "kernel", "answer")
 TITLES: Mapping[str, str] = {
@@ -38,6 +50,7 @@ TITLES: Mapping[str, str] = {
 }
 COMPRESSIONS = ("gzip", "zstd", "lz4")
 OVERLAY_MIB = 64
+SPARE = "lz4 SIF, spare container"
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,9 @@ def _make_kinds(
     for title, config in configs.items():
         kinds[title] = build_way(folder, engine, title, config)
     joined = build_way(folder, engine, "lz4 SIF, not forked", lz4, is_forked=False)
-    return {**kinds, "lz4 SIF, not forked": joined}
+    spare = build_way(folder, engine, SPARE, lz4)
+    spare.settings.ApptainerConfig.spare_containers = 1
+    return {**kinds, "lz4 SIF, not forked": joined, SPARE: replace(spare, is_server=True)}
 
 
 async def run_timelines(kinds: Mapping[str, Way], rounds: int, say: Callable[[str], None]) -> dict[str, list[Timeline]]:
@@ -157,7 +172,11 @@ async def run_timelines(kinds: Mapping[str, Way], rounds: int, say: Callable[[st
                 timeline = await measure_timeline(way)
                 if number:
                     found[title].append(timeline)
+                if way.is_server:
+                    # For the next round, and not while another kind is measured.
+                    await asyncio.to_thread(pool.wait_ready, TIMEOUT_S)
     finally:
+        await asyncio.to_thread(pool.clear)
         for host in hosts:
             await host.end()
     return found
@@ -170,7 +189,21 @@ async def _start_host(way: Way) -> RunningKernel:
 
 
 def render_timelines(found: Mapping[str, list[Timeline]]) -> str:
-    """Return a table: medians in milliseconds, one row for each kind."""
+    """Return a table for a terminal: medians in milliseconds, one row for each kind."""
+    lines = _build_lines(found)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    notes = [f"{phase}: {TITLES[phase]}" for phase in PHASES]
+    return "\n".join([*table, "", *notes])
+
+
+def render_page(found: Mapping[str, list[Timeline]], facts: str) -> str:
+    """Return the same for a page, with a line that says where it was measured."""
+    head, *lines = ["| " + " | ".join(line) + " |" for line in _build_lines(found)]
+    return "\n".join([head, "|---" * (len(PHASES) + 3) + "|", *lines, "", facts])
+
+
+def _build_lines(found: Mapping[str, list[Timeline]]) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = [("start to answer, ms", *PHASES, "all", "of local")]
     local = statistics.median(timeline.marks["answer"] for timeline in found["local"])
     for title, timelines in found.items():
@@ -178,7 +211,4 @@ def render_timelines(found: Mapping[str, list[Timeline]]) -> str:
         whole = statistics.median(t.marks["answer"] for t in timelines)
         cells = [f"{value * 1000:.0f}" for value in (*columns, whole)]
         lines.append((title, *cells, f"{whole / local:.2f}×"))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    notes = [f"{phase}: {TITLES[phase]}" for phase in PHASES]
-    return "\n".join([*table, "", *notes])
+    return lines

@@ -155,7 +155,7 @@ def make_ways(
     cwd = folder / "work"
     cwd.mkdir()
     launch = ["-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    pasted = [engine.path, "exec", *run_flags(engine), image, "python3", *launch]
+    pasted = _paste(engine, image)
     provisioner = {"kernel_provisioner": {"provisioner_name": PROVISIONER, "config": dict(container)}}
     settings = Config({"ApptainerConfig": {"engine_path": engine.path}})
     ipython = {"IPYTHONDIR": str(folder / "ipython"), "PYTHONNOUSERSITE": "1"}
@@ -174,6 +174,17 @@ def make_ways(
         _write_kernelspec(folder, "lent", ["unused"], interrupt_mode="message", metadata=metadata)
         names.append("lent")
     return {name: Way(name, folder / "kernels", cwd, settings) for name in names}
+
+
+def build_recipe_way(folder: Path, engine: EngineInfo, title: str, image: str) -> Way:
+    """Write the kernelspec that people paste: each kernel is an `exec` of its own."""
+    _write_kernelspec(folder, title, _paste(engine, image))
+    return Way("recipe", folder / "kernels", folder, kernelspec=title)
+
+
+def _paste(engine: EngineInfo, image: str) -> list[str]:
+    words = ["-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    return [engine.path, "exec", *run_flags(engine), image, "python3", *words]
 
 
 def build_local_way(folder: Path, python: Path) -> Way:

@@ -65,7 +65,7 @@ class ApptainerConfig(Configurable):
         0,
         min=0,
         help="""How many containers a Jupyter server keeps ready that no kernel has run in. After the start of a kernel one like its own
-        is started, and the next kernel that asks for the same is forked there, which takes a fraction of a start. Each needs some 40 MB, and what
+        is started, and the next kernel that asks for the same is forked there, which takes a fraction of a start. Each needs some 65 MB, and what
         `preload` loads. None is started where this machine has less than 1 GiB left. 0: none. Default: 0. Example: 1.""",
     ).tag(config=True)
 

@@ -13,7 +13,7 @@ from benchmarks.builds import build_rows
 from benchmarks.machine import describe_image
 from benchmarks.report import BEGIN, END, LENT, MEASURES, Target, write_readme
 from benchmarks.starts import ROWS, Row
-from benchmarks.timeline import PHASES, Timeline, render_timelines
+from benchmarks.timeline import PHASES, Timeline, render_page, render_timelines
 from jupyter_apptainer.engine.locate import EngineInfo
 
 
@@ -80,13 +80,14 @@ def test_builds_are_compared_by_their_medians() -> None:
         "middle": [30.0],
         "changed first": [60.0],
     }
-    rows = build_rows({**samples, "gzip start": [1.0], "start": [0.7]})
+    rows = build_rows({**samples, "plain start": [1.4], "gzip start": [1.0], "start": [0.7]})
     assert [row.render() for row in rows] == [
         "| first build | 100.0 s | 50.0 s | 0.50 | ≤ 0.6 ✓ |",
         "| last step changed | 100.0 s | 16.0 s | 0.16 | ≤ 0.15 ✗ |",
         "| a middle step changed | 100.0 s | 30.0 s | 0.30 |  |",
         "| first step changed | 100.0 s | 60.0 s | 0.60 |  |",
-        "| start of a kernel in the image | 1.0 s | 0.7 s | 0.70 | ≤ 0.7 ✓ |",
+        "| start of a kernel: `apptainer exec` there, ours here | 1.4 s | 0.7 s | 0.50 | ≤ 0.7 ✓ |",
+        "| the same, with our start in both images | 1.0 s | 0.7 s | 0.70 |  |",
     ]
 
 
@@ -101,6 +102,10 @@ def test_the_phases_of_a_timeline_add_up_to_the_whole() -> None:
     rows = [line.split() for line in render_timelines({"local": [local], "lz4": [forked]}).splitlines()]
     assert rows[1][-2:] == ["200", "1.00×"]
     assert rows[2][-2:] == ["400", "2.00×"]
+    head, rule, *lines = render_page({"local": [local], "lz4": [forked]}, "on this machine").splitlines()
+    assert head.count("|") == rule.count("|") == len(PHASES) + 4
+    assert lines[1].endswith("| 400 | 2.00× |")
+    assert lines[-1] == "on this machine"
 
 
 def test_a_row_of_starts_is_a_share_of_local_ones() -> None:

@@ -105,15 +105,11 @@ class ContainerKernel:
         """
         if self._guard is not None:
             await asyncio.to_thread(self._end_guard)
-        async with turns.take(self._note_queue):
+        async with turns.take(lambda: self.progress.phase("queue")):
             await self._ensure_instance(timeout_s)
             with self.progress.phase("connect"):
                 await self._start_kernel(connection, timeout_s)
         self._record(phases=dict(self.progress.seconds))
-
-    def _note_queue(self, waiting: int) -> None:
-        before = f", {waiting} wait before it" if waiting else ""
-        self.log.info("Kernel %s waits for its turn: this machine starts others%s", self.plan.kernel_id, before)
 
     async def _start_kernel(self, connection: Mapping[str, Any], timeout_s: float) -> None:
         self._open_bridge()

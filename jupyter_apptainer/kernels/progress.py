@@ -1,6 +1,6 @@
 """The phases of a start, as they begin and end: for logs, and for front ends that show them.
 
-image: the image is looked at and asked for its Python. overlay: the overlays are looked at. instance: the container comes up.
+image: the image is looked at and asked for its Python. overlay: the overlays are looked at. queue: others start first. instance: the container comes up.
 connect: the kernel runs and is waited for. A restart in place has the last phase alone.
 """
 
@@ -15,7 +15,7 @@ from typing import Literal, cast
 
 from ..errors import ApptainerError, LaunchError, StartCancelled
 
-Phase = Literal["image", "overlay", "instance", "connect"]
+Phase = Literal["image", "overlay", "queue", "instance", "connect"]
 Status = Literal["started", "done", "failed"]
 CANCELLED = "the start of this kernel was cancelled"
 

@@ -297,7 +297,8 @@ class ApptainerProvisioner(KernelProvisionerBase):
             progress=self._progress,
         )
         # The sockets of a kernel that comes after another one are where clients look for them, and no spare has them there.
-        taken = spares.take(preparation) if token is None else None
+        is_wanted = self.settings.spare_containers > 0 and token is None
+        taken = spares.take(preparation) if is_wanted else None
         self._spare = taken.kernel if taken else None
         return taken.preparation if taken else preparation
 

@@ -18,7 +18,7 @@ _TIMEOUT_S = 30.0
 
 def shut_down_by_server(entry: LedgerEntry) -> bool:
     """Ask the server that owns the kernel; False where the owner is no server, or does not let us."""
-    if not entry.owner.is_alive():
+    if not entry.owner.is_alive() or entry.is_spare:
         return False
     record = _load_record(entry.owner.pid)
     url, token = str(record.get("url") or ""), str(record.get("token") or "")

@@ -64,10 +64,9 @@ class SparePool:
     def take(self, preparation: Preparation) -> Taken | None:
         """Return a spare that fits this start; None where there is none."""
         with self._changed:
+            self._drop_broken()
             for spare in [spare for spare in self._spares if spare.state == "ready"]:
-                if not _is_whole(spare):
-                    self._drop(spare, "dismissed")
-                elif _is_like(spare, preparation) and _sees(spare, preparation.plan):
+                if _is_like(spare, preparation) and _sees(spare, preparation.plan):
                     self._drop(spare, "taken")
                     return Taken(spare.kernel, _rebuild(preparation, spare.names))
         return None
@@ -77,6 +76,7 @@ class SparePool:
         if limit < 1 or not can_have_spare(preparation.plan):
             return
         with self._changed:
+            self._drop_broken()
             if any(_is_like(spare, preparation) for spare in self._spares):
                 return
             while len(self._spares) >= limit:
@@ -108,6 +108,10 @@ class SparePool:
         """In a forked child: they are its parent's."""
         self._changed = threading.Condition()
         self._spares = []
+
+    def _drop_broken(self) -> None:
+        for spare in [spare for spare in self._spares if spare.state == "ready" and not _is_whole(spare)]:
+            self._drop(spare, "dismissed")
 
     def _drop(self, spare: Spare, state: State) -> None:
         spare.state = state

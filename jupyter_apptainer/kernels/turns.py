@@ -10,7 +10,7 @@ import asyncio
 import os
 import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 # A start also waits, for the engine and for disks, so that a few more than there are processors are no slower.
 PER_PROCESSOR = 8
@@ -21,29 +21,20 @@ class Turns:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = weakref.WeakKeyDictionary()
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            weakref.WeakKeyDictionary()
+        )
 
     @asynccontextmanager
-    async def take(self, on_wait: Callable[[int], None]) -> AsyncIterator[None]:
-        """The block is one start. on_wait: told how many wait already, where it has to."""
-        queue = self._queues.setdefault(asyncio.get_running_loop(), _Queue(self._limit))
-        if queue.free.locked():
-            on_wait(queue.waiting)
-        queue.waiting += 1
-        try:
-            await queue.free.acquire()
-        finally:
-            queue.waiting -= 1
+    async def take(self, waiting: Callable[[], AbstractContextManager[None]]) -> AsyncIterator[None]:
+        """The block is one start. waiting: what surrounds the wait, where there is one."""
+        free = self._loops.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._limit))
+        with waiting() if free.locked() else nullcontext():
+            await free.acquire()
         try:
             yield
         finally:
-            queue.free.release()
-
-
-class _Queue:
-    def __init__(self, limit: int) -> None:
-        self.free = asyncio.Semaphore(limit)
-        self.waiting = 0
+            free.release()
 
 
 turns = Turns(PER_PROCESSOR * len(os.sched_getaffinity(0)))

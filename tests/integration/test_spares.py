@@ -16,8 +16,9 @@ from jupyter_client.multikernelmanager import MultiKernelManager
 from traitlets.config import Config
 
 from jupyter_apptainer.instances.model import SPARE_PREFIX
+from jupyter_apptainer.kernels import spares
 from jupyter_apptainer.kernels.plan import build_launch_plan
-from jupyter_apptainer.kernels.running import iter_running
+from jupyter_apptainer.kernels.running import iter_running, stop_running
 from jupyter_apptainer.kernels.spares import can_have_spare, pool
 from jupyter_apptainer.kernels.spec import parse_container_spec
 from jupyter_apptainer.places import Places
@@ -29,8 +30,9 @@ MakeManager = Callable[..., KernelManager]
 
 
 @pytest.fixture
-def make_manager() -> Iterator[MakeManager]:
-    """Kernel managers as a server has them, which keeps one spare."""
+def make_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeManager]:
+    """Kernel managers as a server has them, which keeps one spare, and starts it at once."""
+    monkeypatch.setattr(spares, "SETTLE_S", 0.0)
 
     def make(**settings: Any) -> KernelManager:
         config = Config({"ApptainerConfig": {"spare_containers": 1, **settings}})
@@ -86,8 +88,14 @@ def test_the_next_kernel_of_the_same_kind_runs_in_the_spare(
     third = start_kernel({**config, "env": {"ODD": "c"}}, manager=make_manager())
     assert find_entry(third) != waiting
     assert pool.wait_ready(TIMEOUT_S)
-    (newer,) = [entry.name for entry in list_entries(places) if entry.is_spare]
-    assert newer != waiting
+    (newer,) = [entry for entry in list_entries(places) if entry.is_spare]
+    assert newer.name != waiting
+
+    # Somebody ends it: the kernel that asks gets a container of its own, and the server has another one ready.
+    assert stop_running(places, newer.name) == [(newer, True)]
+    fourth = start_kernel(name=third.manager.kernel_name, manager=make_manager())
+    assert not find_entry(fourth).startswith(SPARE_PREFIX)
+    assert pool.wait_ready(TIMEOUT_S)
 
 
 @pytest.mark.user  # the same for every user

@@ -10,7 +10,7 @@ const CANCELLED = 'start-cancelled';
 export interface IPhaseEvent {
   kernel_id: string;
   kernel_name?: string;
-  phase: 'image' | 'overlay' | 'instance' | 'connect';
+  phase: 'image' | 'overlay' | 'queue' | 'instance' | 'connect';
   status: 'started' | 'done' | 'failed';
   /** Since the phase began. */
   seconds: number;

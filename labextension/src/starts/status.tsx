@@ -73,6 +73,8 @@ export function describePhase(phase: IPhaseEvent['phase'], trans: TranslationBun
       return trans.__('looking at the image');
     case 'overlay':
       return trans.__('preparing the overlay');
+    case 'queue':
+      return trans.__('waiting for other starts');
     case 'instance':
       return trans.__('starting the container');
     case 'connect':
