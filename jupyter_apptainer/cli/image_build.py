@@ -11,9 +11,10 @@ from typing import Any
 from ..config import ApptainerConfig, load_config
 from ..engine.locate import get_engine
 from ..errors import SpecError
-from ..images.build import COMPRESSIONS, BuildOptions, check_build, raise_for_errors
+from ..images.build_options import COMPRESSIONS, BuildOptions
 from ..images.build_secrets import parse_secret
 from ..images.lock import load_lock
+from ..images.preflight import check_build, raise_for_errors
 from ..images.recipes.sources import Kind
 from ..images.reproducible import load_epoch
 from ..images.work import RecipeSource, plan_build

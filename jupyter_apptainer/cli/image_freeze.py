@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from ..errors import SpecError
-from ..images.build import COMPRESSIONS
+from ..images.build_options import COMPRESSIONS
 from ..images.catalogue import find_image
 from ..kernels.freeze_image import Layers, find_kernel_layers, freeze_image
 from .image_settings import find_engine_and_places

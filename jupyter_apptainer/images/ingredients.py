@@ -9,7 +9,7 @@ import glob
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -76,6 +76,14 @@ class BaseDigests:
         access = Access(no_https=is_plain, ca_bundle=self.ca_bundle, credentials=credentials)
         found = resolve(reference, access)
         return found.digest if found else ""
+
+
+def is_plain_http(recipe: Recipe, no_https: Sequence[str]) -> bool:
+    """Say whether a recipe begins with an image of a registry that speaks plain http."""
+    definition = resolve_arguments(parse_definition(recipe.definition), {**recipe.build_args, **recipe.secret_args})
+    origins = [stage.get_header("from") for stage in definition.stages if stage.agent in ("docker", "oras")]
+    hosts = {origin.value.partition("/")[0] for origin in origins if origin}
+    return bool(hosts) and ("*" in no_https or not hosts.isdisjoint(no_https))
 
 
 def make_record(

@@ -1,21 +1,60 @@
-"""Whether an image can be written where it shall be, and whether there is room: asked before a build, not after it."""
+"""What can be known before a build: its recipe's faults, whether its image can be written where it shall be, and whether there is room."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..engine.step import find_program
-from .recipes.definition import Definition
-from .recipes.findings import Finding
+from ..errors import RecipeInvalid
+from ..places import Places
+from .build_options import BuildOptions
+from .recipes.definition import Definition, parse_definition, resolve
+from .recipes.findings import Finding, sort_findings
+from .recipes.recipe import Recipe
 
 # Below the first, not even a small system fits; below the second, many that people build do not.
 _TOO_LITTLE_BYTES = 200 * 2**20
 _LITTLE_BYTES = 3 * 2**30
 # A compressed image unpacks to about three times its size.
 _UNPACKED_RATIO = 3
+
+
+def check_build(
+    recipe: Recipe, target: Path, places: Places, options: BuildOptions, environ: Mapping[str, str] | None = None
+) -> tuple[Finding, ...]:
+    """Return all findings: the recipe's, and those of the places where the image will be made and put."""
+    definition = resolve(parse_definition(recipe.definition), {**recipe.build_args, **recipe.secret_args})
+    scratch = find_scratch(places, os.environ if environ is None else environ)
+    return sort_findings(
+        [
+            *recipe.findings,
+            *check_target(target.absolute(), is_forced=options.is_forced),
+            *check_space(target.absolute(), scratch, definition, recipe.folder),
+            *check_debootstrap(definition),
+        ]
+    )
+
+
+def raise_for_errors(findings: tuple[Finding, ...], source: Path) -> None:
+    """Raise RecipeInvalid where there is an error among the findings."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        first = errors[0].render(str(source) if errors[0].line else "")
+        rest = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+        raise RecipeInvalid(
+            f"nothing was built: {first}{rest}",
+            hint="",
+            log_tail=[each.render(source.name if each.line else "") for each in errors[1:]],
+        )
+
+
+def find_scratch(places: Places, environ: Mapping[str, str]) -> Path:
+    """Return the folder in which images are put together."""
+    named = environ.get("APPTAINER_TMPDIR")
+    return Path(named) if named else places.scratch
 
 
 def check_target(target: Path, *, is_forced: bool) -> Iterator[Finding]:

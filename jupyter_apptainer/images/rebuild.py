@@ -10,7 +10,7 @@ from ..engine.apt import find_mirror, load_os_release
 from ..engine.step import StepError
 from ..errors import SpecError
 from ..places import Places
-from .build import COMPRESSIONS, BuildOptions
+from .build_options import COMPRESSIONS, BuildOptions
 from .build_record import BuildRecord
 from .compare import PackageChange, compare_packages
 from .digest import find_by_digest

@@ -16,7 +16,7 @@ from ..engine.output import OnText
 from ..engine.runner import Runner
 from ..engine.step import OnProgress
 from ..errors import OverlayCreateError, SpecError
-from ..images.build import COMPRESSIONS
+from ..images.build_options import COMPRESSIONS
 from ..images.digest import compute_digest
 from ..images.identity import check_image
 from ..images.pack import Packing

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ApptainerConfig
-from ..images.build import BuildOptions
+from ..images.build_options import BuildOptions
 from ..images.choices import build_transfer_settings, choose_target
 from ..images.reference import parse_reference
 from ..images.work import RecipeSource, plan_build, plan_pull, plan_push

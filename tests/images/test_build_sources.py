@@ -12,8 +12,9 @@ from jupyter_apptainer.engine.environment import build_engine_environment
 from jupyter_apptainer.engine.image_commands import build_push
 from jupyter_apptainer.engine.options import build_exec
 from jupyter_apptainer.engine.runner import Runner
-from jupyter_apptainer.images.build import build_image, is_plain_http
+from jupyter_apptainer.images.build import build_image
 from jupyter_apptainer.images.catalogue import load_image
+from jupyter_apptainer.images.ingredients import is_plain_http
 from jupyter_apptainer.images.recipes.sources import load_recipe
 from tests.laboratory import Lab
 from tests.registry import OciImage, Registry

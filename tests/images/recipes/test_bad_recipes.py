@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_apptainer.errors import RecipeInvalid, SpecError
-from jupyter_apptainer.images.build import raise_for_errors
+from jupyter_apptainer.images.preflight import raise_for_errors
 from jupyter_apptainer.images.recipes.findings import Finding
 from jupyter_apptainer.images.recipes.python.load import load_project
 from jupyter_apptainer.images.recipes.recipe import load_definition
