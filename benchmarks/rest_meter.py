@@ -1,7 +1,7 @@
 """Read by the server that `benchmarks.rest` measures, as its configuration: writes how long each handler took, and how late its loop was.
 
-Durations are the server's own, from a request's headers to the end of its answer. Lateness is that of a timer on the loop, which has
-nothing else to do: what the machine's scheduler takes is in it, and whatever blocks the loop.
+Durations are the server's own, from a request's headers to the end of its answer. Lateness is that of a timer on the loop: whatever blocks
+the loop is in it, and for how long the server's threads were ready and got no processor, which is written beside it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import asyncio
 import json
 import os
 import time
+from contextlib import suppress
 from functools import cache
 from typing import IO, Any
 
 # The file that the figures go to.
 VARIABLE = "JPA_BENCHMARK_METER"
+LOOP = "(loop late)"
+PROCESSOR = "(no processor)"
 _TICK_S = 0.02
 
 
@@ -36,10 +39,24 @@ def _start_ticker() -> asyncio.Task[None]:
 
 
 async def _tick() -> None:
+    waited = _read_waits()
     while True:
         due = time.perf_counter() + _TICK_S
         await asyncio.sleep(_TICK_S)
-        _write({"path": "(loop)", "status": 200, "ms": 1000 * (time.perf_counter() - due)})
+        late_ms = 1000 * (time.perf_counter() - due)
+        before, waited = waited, _read_waits()
+        longest_ns = max(waits - before.get(thread, 0) for thread, waits in waited.items())
+        _write({"path": LOOP, "status": 200, "ms": late_ms})
+        _write({"path": PROCESSOR, "status": 200, "ms": longest_ns / 1e6})
+
+
+def _read_waits() -> dict[str, int]:
+    """Return for how many nanoseconds each thread has waited for a processor (proc_pid_schedstat of the kernel's documentation)."""
+    waits = {}
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(OSError), open(f"/proc/self/task/{thread}/schedstat") as stream:
+            waits[thread] = int(stream.read().split()[1])
+    return waits
 
 
 def _write(record: dict[str, object]) -> None:
