@@ -15,6 +15,7 @@ from ..errors import ImageLacksPython, SpecError
 from ..images.probe import probe_image
 from ..kernels.freeze_image import Layers, freeze_image
 from ..kernels.overlays import find_overlay_users, mark_image
+from ..kernels.running import stop_overlay_users
 from ..kernels.spec import PYTHON_COMMAND
 from ..overlays.ext3 import MIB
 from ..overlays.freeze import freeze_to_layer
@@ -77,9 +78,11 @@ def add_parser(subparsers: Any) -> None:
         "make an overlay larger; what is in it stays",
         "grow extra.img +2G",
         "grow extra.img 20G",
+        "grow extra.img +2G --stop",
     )
     grow.add_argument("file", metavar="FILE", help="the overlay; nothing may use it meanwhile")
     grow.add_argument("size", metavar="SIZE", help="the new size, or +SIZE for so much more: MiB, or with M, G or T")
+    _add_stop(grow)
     grow.set_defaults(func=_grow)
     check = add_verb(
         verbs,
@@ -154,7 +157,19 @@ def _add_freeze(verbs: Any) -> None:
     freeze.add_argument("file", metavar="FILE", help="the overlay; no kernel may write to it meanwhile")
     freeze.add_argument("target", metavar="TARGET", help="the new file: a layer for `--overlay TARGET:ro`, or an image")
     freeze.add_argument("--image", metavar="IMAGE", help="make a new image of this one and the overlay")
+    _add_stop(freeze)
     freeze.set_defaults(func=_freeze)
+
+
+def _add_stop(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--stop", action="store_true", help="first stop the kernels that use it; what is in their memory is lost"
+    )
+
+
+def _stop_users(arguments: argparse.Namespace, path: str) -> None:
+    for entry in stop_overlay_users(find_places(), path) if arguments.stop else ():
+        print_note(f"ended {entry.kernel_id[:8]} {os.path.basename(entry.label)}".rstrip())
 
 
 def _create(arguments: argparse.Namespace) -> int:
@@ -251,6 +266,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _grow(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(arguments.file)
+    _stop_users(arguments, path)
     if arguments.size.startswith("+"):
         size_mib = get_ext3_overlay(path).size_bytes // MIB + parse_size_mib(arguments.size[1:], least_mib=1)
     else:
@@ -281,6 +297,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _freeze(arguments: argparse.Namespace) -> int:
     path, target = os.path.abspath(arguments.file), os.path.abspath(arguments.target)
     engine, places = _get_engine(), find_places()
+    _stop_users(arguments, path)
     with show_progress() as tell:
         if arguments.image:
             image = os.path.abspath(arguments.image)

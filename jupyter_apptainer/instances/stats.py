@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .model import Instance
@@ -27,7 +28,19 @@ def iter_members(instance: Instance) -> list[ProcessStat]:
 
 def read_stats(instance: Instance) -> InstanceStats:
     """Measure now. Processes that end meanwhile count as nothing."""
-    members = iter_members(instance)
+    return _sum(iter_members(instance))
+
+
+def read_all_stats(instances: Iterable[Instance]) -> list[InstanceStats]:
+    """Measure several of them, with one look at all processes."""
+    wanted = list(instances)
+    members: dict[int, list[ProcessStat]] = {instance.pid_namespace: [] for instance in wanted}
+    for stat in iter_stats() if wanted else ():
+        members.get(read_namespace(stat.pid, "pid") or 0, []).append(stat)
+    return [_sum(members[instance.pid_namespace]) for instance in wanted]
+
+
+def _sum(members: Sequence[ProcessStat]) -> InstanceStats:
     return InstanceStats(
         processes=len(members),
         memory_bytes=sum(read_memory(stat.pid) or 0 for stat in members),

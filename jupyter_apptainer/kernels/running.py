@@ -102,6 +102,13 @@ def stop_running(places: Places, pattern: str) -> list[tuple[LedgerEntry, bool]]
     return [(entry, _stop(places, entry)) for entry in found]
 
 
+def stop_overlay_users(places: Places, path: str) -> list[LedgerEntry]:
+    """End the kernels that have mounted the overlay at `path` for writing; return those that have ended."""
+    real = os.path.realpath(path)
+    users = [entry for entry in iter_entries(places) if real in map(os.path.realpath, entry.overlays)]
+    return [entry for entry in users if _stop(places, entry)]
+
+
 def _stop(places: Places, entry: LedgerEntry) -> bool:
     if shut_down_by_server(entry) and load_entry(places, entry.name) is None:
         return True

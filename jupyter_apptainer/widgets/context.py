@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +29,14 @@ class PanelContext:
     obstacle: str
     kernel_id: str = ""
     cpu_seen: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def describe_cpu(self, name: str, cpu_s: float) -> str:
+        """Say how much of a processor an instance has used since the last look; the first look has nothing to compare with."""
+        now = time.monotonic()
+        seen_at, before_s = self.cpu_seen.get(name, (now, cpu_s))
+        self.cpu_seen[name] = (now, cpu_s)
+        total = f"{cpu_s:.1f} s in all"
+        return f"{100 * (cpu_s - before_s) / (now - seen_at):.0f} %, {total}" if now > seen_at else total
 
 
 def find_context(environ: Mapping[str, str] | None = None, *, kernel_id: str = "") -> PanelContext:

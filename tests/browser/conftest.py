@@ -50,7 +50,7 @@ def labextension(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serve(root: Path, labextension: Path, module: str) -> Iterator[Server]:
+def serve(root: Path, labextension: Path, module: str, *options: str) -> Iterator[Server]:
     """JupyterLab or Jupyter Notebook with our extension."""
     # The news would lie above what has to be clicked.
     overrides = Path(os.environ["JUPYTER_CONFIG_DIR"], "labconfig", "default_setting_overrides.json")
@@ -64,6 +64,7 @@ def serve(root: Path, labextension: Path, module: str) -> Iterator[Server]:
         f"--JupyterNotebookApp.extra_labextensions_path={labextension}",
         f"--LabApp.extra_labextensions_path={labextension}",
         "--IdentityProvider.token=" + TOKEN,
+        *options,
         module=module,
     )
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,14 +228,33 @@ def test_from_an_image_in_a_registry_to_a_notebook_that_is_stopped(
         expect(panel.get_by_text("No kernel runs in a container")).to_be_visible()
 
 
-def test_in_jupyter_notebook_the_keyboard_is_enough(
-    home: Path, browser: Browser, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture(scope="module")
+def seven(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Jupyter Notebook, with Voilà in it: that is installed apart from all else, for it changes every server that finds it."""
+    voila = tmp_path_factory.mktemp("voila")
+    own = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(voila), "voila>=0.5"]
+    subprocess.run([*own, "websockets"], check=True, timeout=120)
     write_notebook(home / "work/seven.ipynb", OPEN, kernel="python3")
-    with (
-        serve(home / "work", tmp_path_factory.mktemp("none"), "notebook") as server,
-        open_page(browser, server, "notebooks/seven.ipynb") as page,
-    ):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(voila))
+        patch.setenv("JUPYTER_PATH", str(voila / "share/jupyter"))
+        extension = "--ServerApp.jpserver_extensions=voila.server_extension=True"
+        with serve(home / "work", tmp_path_factory.mktemp("none"), "notebook", extension) as server:
+            yield server
+
+
+def test_in_voila_it_is_shown_and_acts(seven: Server, browser: Browser) -> None:
+    with open_page(browser, seven, "voila/render/seven.ipynb") as page:
+        panel = page.locator(".jpa-panel")
+        open_tab(panel, "Images")
+        expect(find_row(panel, "starter.sif")).to_be_visible()
+        panel.get_by_label("Image", exact=True).select_option("starter.sif")
+        panel.get_by_role("button", name="Recipe").click()
+        expect(panel.get_by_role("region")).to_contain_text("ootstrap:")
+
+
+def test_in_jupyter_notebook_the_keyboard_is_enough(seven: Server, browser: Browser) -> None:
+    with open_page(browser, seven, "notebooks/seven.ipynb") as page:
         panel = open_panel(page)
         panel.get_by_role("button", name="▸ Kernel").focus()
         page.keyboard.press("Tab")

@@ -36,6 +36,8 @@ from jupyter_apptainer.overlays.ext3 import MIB, read_ext3
 from jupyter_apptainer.overlays.holder import hold_overlay, is_locked
 from jupyter_apptainer.overlays.model import load_record
 from jupyter_apptainer.places import Places
+from jupyter_apptainer.widgets.context import find_context
+from jupyter_apptainer.widgets.sections.kernel import load_kernel
 from tests.integration.conftest import MakeKernelspec, RunningKernel, StartKernel, list_entries
 from tests.integration.server import Channels, Server
 
@@ -298,8 +300,18 @@ def test_a_full_overlay_is_told_of_and_grows_without_loss(
         full = start_kernel({"overlays": [str(overlay)]})
     assert "% full" in caplog.text
     assert full.run("print(open('/opt/kept').read())").text == "kept\n"
+    # The panel draws it, and stops the kernel to make it larger.
+    section = load_kernel(find_context())
+    (bar,) = section.bars
+    assert (bar.fraction or 0) > 0.95
+    assert {name for name, _ in section.rows[0].facts} >= {"memory", "processor", "overlay"}
+    grow = next(form for form in section.forms if form.label == "Grow its overlay")
+    assert not section.rows[0].reasons[grow.label]
+    words = grow.build({"size": "100M"}, section.rows[0].key)
+    assert "in use" in overlay_command(*[word for word in words[1:] if word != "--stop"], status=1).stderr
+    assert full.provisioner.kernel_id
+    assert f"ended {full.provisioner.kernel_id[:8]}" in overlay_command(*words[1:]).stderr
     full.end()
-    overlay_command("grow", overlay, "+100M")
     assert overlay.stat().st_size == 164 * MIB
     assert overlay_command("grow", overlay, "100M", status=2).stderr.startswith("error")
     grown = start_kernel({"overlays": [str(overlay)]})

@@ -136,6 +136,18 @@ def test_what_is_sent_to_containers_needs_nothing_of_ours_and_python_39_reads_it
         assert all(node.level < 2 for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), name
 
 
+def test_each_widget_is_one_of_ipywidgets_own_so_no_front_end_needs_code_of_ours(view: PanelView) -> None:
+    view._view_count = 1
+    for title in ("Images", "Overlays", "Instances", "GPU", "Tasks"):
+        find(view, title).click()
+    find(view, "Overlays").click()
+    wait_for(view, "No overlay yet")
+    find(view, "Create…").click()
+    for widget in iter_widgets(view):
+        kinds = (widget._model_module, widget._view_module, widget._model_module_version)
+        assert kinds == ("@jupyter-widgets/controls", "@jupyter-widgets/controls", "2.0.0")
+
+
 @pytest.fixture
 def page() -> Page:
     return Page("kernel", "Kernel", lambda action, on_end: None, lambda: None)

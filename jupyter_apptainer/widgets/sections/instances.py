@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from datetime import datetime
 
 from ...instances.ledger import iter_entries
@@ -41,7 +40,7 @@ def _build_row(context: PanelContext, entry: LedgerEntry) -> Row:
             datetime.fromtimestamp(entry.started_at).strftime("%Y-%m-%d %H:%M"),
             str(stats.processes) if stats else "-",
             format_bytes(stats.memory_bytes) if stats else "-",
-            _describe_cpu(context, entry.name, stats.cpu_s) if stats else "-",
+            context.describe_cpu(entry.name, stats.cpu_s) if stats else "-",
             os.path.basename(entry.image),
             entry.instance_name,
         ),
@@ -55,12 +54,3 @@ def _build_row(context: PanelContext, entry: LedgerEntry) -> Row:
         ),
         facts=(("notebook", entry.label), ("image", entry.image), ("overlays", ", ".join(entry.overlays) or "-")),
     )
-
-
-def _describe_cpu(context: PanelContext, name: str, cpu_s: float) -> str:
-    """Say how much of a processor it has used since the last look; the first look has nothing to compare with."""
-    now = time.monotonic()
-    seen_at, before_s = context.cpu_seen.get(name, (now, cpu_s))
-    context.cpu_seen[name] = (now, cpu_s)
-    total = f"{cpu_s:.1f} s in all"
-    return f"{100 * (cpu_s - before_s) / (now - seen_at):.0f} %, {total}" if now > seen_at else total

@@ -3,48 +3,86 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from ...errors import ApptainerError, SpecError
+from ...errors import ApptainerError
 from ...gpu import GpuReport
 from ...gpu.format import format_bytes as format_gpu_bytes
 from ...images.records import find_record
 from ...instances.binds import Bind, list_binds, sees_folder
-from ...instances.ledger import iter_entries, load_entry
+from ...instances.ledger import iter_entries
 from ...instances.model import LedgerEntry
 from ...instances.process import read_memory
-from ...kernels.kernelspecs import Kernelspec, get_kernelspec, iter_kernelspecs
+from ...instances.stats import InstanceStats, read_all_stats
+from ...kernels.kernelspecs import Kernelspec, iter_kernelspecs
 from ...kernels.running import RunningKernel, describe_entries
 from ...kernels.spec import ContainerSpec
+from ...kernels.wishes import UNLIMITED, ResourcesWish
 from ...overlays.model import load_overlay
 from ...overlays.size import format_bytes
 from ..context import PanelContext
-from ..front.model import Action, Field, Form, Row, Section, Values, Words
+from ..front.model import Action, Bar, Row, Section, Words
+from .kernel_forms import FREEZE, GROW, build_kernel_forms
 
 _UNKNOWN = "its kernelspec is not one of ours"
-_THIS_NOTEBOOK = "this notebook, as far as your rules for notebooks allow it"
-_ALL_NOTEBOOKS = "all notebooks of this kernel"
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One kernel as it is found now. spec: what its kernelspec says; used: by its container."""
+
+    entry: LedgerEntry
+    kernel: RunningKernel
+    spec: ContainerSpec | None
+    is_ours: bool
+    used: InstanceStats | None
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.entry.label) or self.entry.name
+
+    @property
+    def limits(self) -> ResourcesWish:
+        return self.spec.resources if self.spec else UNLIMITED
 
 
 def load_kernel(context: PanelContext, report: GpuReport | None = None) -> Section:
     """Look at each kernel that runs in a container, from the host. report: of the GPUs, where they were looked at."""
-    kernelspecs = {each.name: each for each in iter_kernelspecs()}
-    entries = _list_entries(context)
-    rows = []
-    for entry, kernel in zip(entries, describe_entries(entries), strict=True):
-        row = _build_row(context, entry, kernel, kernelspecs)
-        rows.append(replace(row, facts=(*row.facts, *_list_gpus(entry, report))))
+    looks = _look(context)
+    rows = [_build_row(context, look) for look in looks]
     return Section(
         name="kernel",
         title="Kernel",
         caption="Kernels in containers",
         headings=("Notebook", "State", "Memory", "Kernel"),
-        rows=tuple(rows),
+        rows=tuple(
+            replace(row, facts=(*row.facts, *_list_gpus(look.entry, report)))
+            for row, look in zip(rows, looks, strict=True)
+        ),
+        bars=tuple(bar for look in looks for bar in _build_bars(look)),
         notes=(_describe_own(context),),
-        forms=(_change_form(context), _bind_form(context)),
+        forms=build_kernel_forms(context),
         empty="No kernel runs in a container: make one of an image, and choose it for a notebook.",
     )
+
+
+def _look(context: PanelContext) -> list[_Look]:
+    kernelspecs = {each.name: each for each in iter_kernelspecs()}
+    entries = _list_entries(context)
+    alive = {each.name: each.instance for each in entries if each.instance and each.instance.init.is_alive()}
+    used = dict(zip(alive, read_all_stats(alive.values()), strict=True))
+    return [
+        _Look(
+            entry=entry,
+            kernel=kernel,
+            spec=_parse(kernelspecs.get(entry.kernelspec), context),
+            is_ours=entry.kernelspec in kernelspecs,
+            used=used.get(entry.name),
+        )
+        for entry, kernel in zip(entries, describe_entries(entries), strict=True)
+    ]
 
 
 def _list_entries(context: PanelContext) -> list[LedgerEntry]:
@@ -62,15 +100,11 @@ def _describe_own(context: PanelContext) -> str:
     return f"This notebook's own kernel {where}, and has {memory} of memory."
 
 
-def _build_row(
-    context: PanelContext, entry: LedgerEntry, kernel: RunningKernel, kernelspecs: Mapping[str, Kernelspec]
-) -> Row:
-    kernelspec = kernelspecs.get(entry.kernelspec)
-    spec = _parse(kernelspec, context)
-    reason = context.obstacle or ("" if kernelspec else _UNKNOWN)
-    limit = spec.resources.memory_bytes if spec else None
+def _build_row(context: PanelContext, look: _Look) -> Row:
+    entry, kernel, name = look.entry, look.kernel, look.name
+    reason = context.obstacle or ("" if look.is_ours else _UNKNOWN)
+    limit = look.limits.memory_bytes
     memory = format_bytes(kernel.memory_bytes) + (f" of {format_bytes(limit)}" if limit else "")
-    name = os.path.basename(entry.label) or entry.name
     return Row(
         key=entry.name,
         cells=(name, kernel.state, memory, entry.kernelspec or "-"),
@@ -89,9 +123,39 @@ def _build_row(
                 question=f"Stop the kernel of {name}? What is in its memory is lost.",
             ),
         ),
-        facts=tuple(_list_facts(context, entry, spec)),
-        reasons={"Bind a folder": reason, "Restart with changes": reason},
+        facts=(*_list_usage(context, look), *_list_facts(context, entry, look.spec)),
+        reasons={
+            "Bind a folder": reason,
+            "Restart with changes": reason,
+            **dict.fromkeys((GROW, FREEZE), _find_overlay_reason(context, entry)),
+        },
     )
+
+
+def _list_usage(context: PanelContext, look: _Look) -> list[tuple[str, str]]:
+    """Say what the kernel's container uses, against its limits."""
+    if look.used is None:
+        return []
+    memory = f" of {format_bytes(look.limits.memory_bytes)}" if look.limits.memory_bytes else ", no limit"
+    cpus = f", at most {look.limits.cpus:g} processors" if look.limits.cpus else ", no limit"
+    return [
+        ("memory", f"{format_bytes(look.used.memory_bytes)}{memory}"),
+        ("processor", f"{context.describe_cpu(look.entry.name, look.used.cpu_s)}{cpus}"),
+    ]
+
+
+def _build_bars(look: _Look) -> Iterator[Bar]:
+    """Draw what has a limit: memory, and overlays."""
+    limit = look.limits.memory_bytes
+    if limit and look.used:
+        text = f"{format_bytes(look.used.memory_bytes)} of {format_bytes(limit)}"
+        yield Bar(label=f"{look.name}, memory", fraction=look.used.memory_bytes / limit, text=text)
+    for path in look.entry.overlays:
+        with suppress(ApptainerError, OSError):
+            ext3 = load_overlay(path).ext3
+            if ext3:
+                text = f"{ext3.used_fraction * 100:.0f} % of {format_bytes(ext3.size_bytes)} used"
+                yield Bar(label=f"{look.name}, {os.path.basename(path)}", fraction=ext3.used_fraction, text=text)
 
 
 def _name_notebook(entry: LedgerEntry) -> Words:
@@ -171,64 +235,10 @@ def _describe_overlay(path: str) -> str:
     return f"{path} ({used})"
 
 
-def _bind_form(context: PanelContext) -> Form:
-    fields = (
-        Field(name="source", label="Folder", kind="folder", hint="on this host"),
-        Field(name="target", label="As", hint="path inside; empty: the same"),
-        Field(name="ro", label="For reading only", kind="check"),
-        Field(name="now", label="Restart now: what is in the kernel's memory is lost", kind="check"),
-    )
-
-    def build(values: Values, key: str) -> Words:
-        source = os.path.abspath(os.path.expanduser(str(values["source"]).strip()))
-        if not os.path.exists(source) or ":" in source:
-            raise SpecError(f"folder {source!r}: expected one that is there, without a colon in its name")
-        target = str(values["target"]).strip() or source
-        mode = ":ro" if values["ro"] else ""
-        entry = _get_entry(context, key)
-        kernelspec = get_kernelspec(entry.kernelspec)
-        # What is given replaces what there was.
-        before = kernelspec.config.get("binds")
-        binds = [*(map(str, before) if isinstance(before, list) else ()), f"{source}:{target}{mode}"]
-        restart = ("--restart", entry.kernel_id) if values["now"] else ()
-        return ("kernel", "edit", kernelspec.name, *(word for bind in binds for word in ("--bind", bind)), *restart)
-
-    return Form(label="Bind a folder", fields=fields, build=build, is_for_row=True)
-
-
-def _change_form(context: PanelContext) -> Form:
-    fields = (
-        Field(name="image", label="Image", hint="empty: the same"),
-        Field(name="memory", label="Memory", hint="4G; empty: as it is"),
-        Field(name="nv", label="NVIDIA GPU", kind="choice", options=("as it is", "auto", "true", "false")),
-        Field(name="env", label="Variable", hint="NAME=VALUE"),
-        Field(name="overlay", label="Overlay", hint="FILE, auto or tmpfs; empty: as it is"),
-        Field(name="scope", label="Kept for", kind="choice", options=(_THIS_NOTEBOOK, _ALL_NOTEBOOKS)),
-    )
-
-    def build(values: Values, key: str) -> Words:
-        words: list[str] = []
-        for name in ("image", "memory", "env", "overlay"):
-            text = str(values[name]).strip()
-            words += [f"--{name}", os.path.expanduser(text)] if text else []
-        words += [] if values["nv"] == "as it is" else ["--nv", str(values["nv"])]
-        entry = _get_entry(context, key)
-        if values["scope"] == _THIS_NOTEBOOK or not words:
-            return ("kernel", "restart", entry.kernel_id, *words)
-        return ("kernel", "edit", get_kernelspec(entry.kernelspec).name, *words, "--restart", entry.kernel_id)
-
-    return Form(
-        label="Restart with changes",
-        fields=fields,
-        build=build,
-        is_for_row=True,
-        note="The kernel starts anew in a new container: what is in its memory is lost.",
-    )
-
-
-def _get_entry(context: PanelContext, key: str) -> LedgerEntry:
-    """Return a kernel that runs, by its name in the ledger. Raises SpecError."""
-    entry = load_entry(context.places, key)
-    if entry is None:
-        raise SpecError("the kernel has ended meanwhile", hint="choose another one")
-    return entry
+def _find_overlay_reason(context: PanelContext, entry: LedgerEntry) -> str:
+    if context.obstacle:
+        return context.obstacle
+    if not entry.overlays:
+        return "it has no overlay file to write to"
+    # Through the bridge of a kernel that is stopped nothing is done any more.
+    return "it stops this very kernel: do it in another notebook" if entry.kernel_id == context.kernel_id else ""
