@@ -67,7 +67,8 @@ class Page:
             help_text = render_message(
                 "Click into the field: Ctrl+A marks all of it, Ctrl+C copies it.", is_error=False
             )
-            field = ipywidgets.Textarea(value=text, description=title, rows=6, layout={"width": "95%"})
+            style = {"description_width": "initial"}
+            field = ipywidgets.Textarea(value=text, description=title, rows=8, layout={"width": "95%"}, style=style)
             self._output.children = (ipywidgets.HTML(value=help_text), field)
         else:
             self._output.children = (ipywidgets.HTML(value=render_output(title, text)),) if text else ()

@@ -9,6 +9,7 @@ from ...errors import SpecError
 from ...kernels.overlays import find_overlay_users
 from ...overlays.size import format_bytes
 from ...overlays.status import OverlayStatus, observe_overlay
+from ...places import make_private_dir
 from ..context import PanelContext
 from ..front.model import Action, Bar, Field, Form, Row, Section, Values, Words
 
@@ -79,12 +80,16 @@ def _build_bar(status: OverlayStatus) -> Bar:
 
 def _create_form(context: PanelContext) -> Form:
     fields = (
-        Field(name="file", label="File", hint="extra.img"),
+        Field(name="file", label="File", hint="extra.img, in your folder for overlays; or a path"),
         Field(name="size", label="Size", default="10G", hint="it takes only what is written to it"),
     )
 
     def build(values: Values, _key: str) -> Words:
-        return ("overlay", "create", "--size", _read_size(values), _read_path(values, "file"))
+        path, size = _read_path(values, "file"), _read_size(values)
+        if os.sep not in str(values["file"]):
+            # Elsewhere it would not be found again before a kernel has it.
+            path = str(make_private_dir(context.places.overlays) / os.path.basename(path))
+        return ("overlay", "create", "--size", size, path)
 
     return Form(label="Create", fields=fields, build=build, reason=context.obstacle)
 
