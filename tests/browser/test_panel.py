@@ -127,7 +127,11 @@ def set_theme(page: Page, name: str) -> None:
 
 def keep_picture(panel: Locator, name: str) -> None:
     if PICTURES:
+        before = panel.page.viewport_size
+        panel.page.set_viewport_size({"width": 1200, "height": 1500})
         panel.screenshot(path=str(Path(PICTURES, f"{name}.png")))
+        assert before
+        panel.page.set_viewport_size(before)
 
 
 def test_from_an_image_in_a_registry_to_a_notebook_that_is_stopped(
