@@ -77,15 +77,16 @@ class Memory:
         return self.kernel + self.engine + self.helpers
 
 
-async def measure_start(way: Way) -> tuple[RunningKernel, float, float]:
-    """Start a kernel with a new manager; return it, and when the start returned and the kernel had answered."""
-    began = time.monotonic()
+async def measure_start(way: Way) -> tuple[RunningKernel, float, float, float]:
+    """Start a kernel with a new manager; return it, when the start returned, the processor time that this process took until then,
+    and when the kernel had answered."""
+    began, busy = time.monotonic(), time.process_time()
     manager = way.build_manager()
     await launch(manager, way)
-    returned = time.monotonic() - began
+    returned, busy = time.monotonic() - began, time.process_time() - busy
     kernel = RunningKernel(manager, connect(manager))
     await answer_info(kernel.client)
-    return kernel, returned, time.monotonic() - began
+    return kernel, returned, busy, time.monotonic() - began
 
 
 async def measure_first_result(way: Way) -> float:

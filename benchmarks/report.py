@@ -21,7 +21,7 @@ HEADER = ("measure", "local", "container", "ratio", "target", "pasted recipe")
 class Target:
     """What is to be reached, of container against local; `limit` of a difference is in the measure's base unit."""
 
-    kind: Literal["ratio at most", "ratio at least", "difference at most"]
+    kind: Literal["ratio at most", "ratio at least", "difference at most", "at most"]
     limit: float
 
     def is_met(self, local: float, container: float) -> bool:
@@ -30,7 +30,7 @@ class Target:
             return container <= self.limit * local
         if self.kind == "ratio at least":
             return container >= self.limit * local
-        return container - local <= self.limit
+        return container <= self.limit + (local if self.kind == "difference at most" else 0)
 
     def describe(self, unit: Unit) -> str:
         """As it stands in the table."""
@@ -38,6 +38,8 @@ class Target:
             return f"≤ {self.limit:g}×"
         if self.kind == "ratio at least":
             return f"≥ {self.limit:g}×"
+        if self.kind == "at most":
+            return f"≤ {self.limit * _FACTORS[unit]:g} {unit}"
         return f"≤ local + {self.limit * _FACTORS[unit]:g} {unit}"
 
 
@@ -54,6 +56,9 @@ class Measure:
 MEASURES: tuple[Measure, ...] = (
     Measure("start", "Cold start, until the kernel answers", "s", Target("ratio at most", 2.2)),
     Measure("start_call", "  of it, until the start returns", "s"),
+    Measure(
+        "start_server", "  of it, processor time of the server's process", "ms", Target("difference at most", 0.02)
+    ),
     Measure("first_result", "Cold start, until the first cell's result (nbclient)", "s"),
     Measure("restart", "Restart, until the kernel answers", "s", Target("ratio at most", 1.8)),
     Measure("interrupt", "Interrupt, until the cell is idle", "ms"),
@@ -75,6 +80,8 @@ MEASURES: tuple[Measure, ...] = (
         "MB",
         Target("difference at most", 5e6),
     ),
+    Measure("import", "`import jupyter_apptainer`, against Python alone", "ms", Target("difference at most", 0.015)),
+    Measure("help", "`jupyter apptainer --help`, against Python alone", "ms", Target("at most", 0.15)),
 )
 # Its "local" is the same image's own ipykernel.
 LENT = Measure(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import measures
+from .commands import measure_commands
 from .measures import Memory
 from .ways import RunningKernel, Way, WayName, start
 
@@ -29,6 +30,9 @@ async def run_rounds(ways: Mapping[WayName, Way], rounds: int, say: Callable[[st
     samples = Samples()
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
+        for key, (bare_s, own_s) in measure_commands().items():
+            samples.add(key, ways["local"], bare_s)
+            samples.add(key, ways["container"], own_s)
         for way in _rotate(list(ways.values()), number):
             if way.name in ("recipe", "lent"):
                 await _measure_starts(way, samples)
@@ -44,7 +48,7 @@ def _rotate(ways: Sequence[Way], number: int) -> list[Way]:
 
 
 async def _measure_starts(way: Way, samples: Samples) -> None:
-    kernel, _, answered_s = await measures.measure_start(way)
+    kernel, _, _, answered_s = await measures.measure_start(way)
     try:
         samples.add("start", way, answered_s)
         samples.add("restart", way, await measures.measure_restart(kernel))
@@ -57,9 +61,10 @@ async def _measure_kernel(way: Way, samples: Samples) -> None:
     samples.add("memory_further", way, await measures.measure_further(way.share()))
     if way.name == "container":
         samples.add("memory_rest", way, await measures.measure_rest(way.rest()))
-    kernel, returned_s, answered_s = await measures.measure_start(way)
+    kernel, returned_s, busy_s, answered_s = await measures.measure_start(way)
     try:
         samples.add("start_call", way, returned_s)
+        samples.add("start_server", way, busy_s)
         samples.add("start", way, answered_s)
         await kernel.client.wait_for_ready(timeout=60)
         memory = measures.read_kernel_memory(kernel)

@@ -94,7 +94,7 @@ class Bench:
         await self._measure_many(self._shared, "many shared")
 
     async def _measure_one(self, way: Way, key: str, cell_key: str) -> None:
-        kernel, _, answered_s = await measure_start(way)
+        kernel, _, _, answered_s = await measure_start(way)
         try:
             began = time.monotonic()
             reply = await wait_reply(kernel.client, kernel.client.execute(CELL))

@@ -17,7 +17,8 @@ from .model import LedgerEntry
 def save_entry(places: Places, entry: LedgerEntry) -> Path:
     """Write or replace the entry."""
     make_private_dir(places.ledger)
-    return write_private_file(places.ledger / f"{entry.name}.json", json.dumps(entry.to_json(), indent=1))
+    # Without `indent` it is C that writes; a start does this five times.
+    return write_private_file(places.ledger / f"{entry.name}.json", json.dumps(entry.to_json()))
 
 
 def load_entry(places: Places, name: str) -> LedgerEntry | None:

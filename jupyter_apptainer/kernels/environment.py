@@ -56,6 +56,9 @@ ALLOWED: tuple[tuple[str, str], ...] = (
     ("JPY_SESSION_NAME", "the notebook that this kernel belongs to"),
     ("KERNEL_*", "sent by the client with its request"),
 )
+# Most are no patterns, and every variable of the host is looked up at each start.
+_NAMES = {pattern: why for pattern, why in ALLOWED if "*" not in pattern}
+_PATTERNS = tuple((pattern, why) for pattern, why in ALLOWED if "*" in pattern)
 # Credentials that match a pattern above all the same.
 NEVER: tuple[str, ...] = ("SLURM_JWT", "*_TOKEN", "*_PASSWORD")
 # The engine sets these itself, or its `--cleanenv` would be pointless with them.
@@ -95,7 +98,7 @@ def _why_inherited(name: str, inherit: Iterable[str]) -> str | None:
             return f"`inherit_env` has {pattern}"
     if _matches(name, NEVER):
         return None
-    return next((why for pattern, why in ALLOWED if fnmatch.fnmatchcase(name, pattern)), None)
+    return _NAMES.get(name) or next((why for pattern, why in _PATTERNS if fnmatch.fnmatchcase(name, pattern)), None)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
