@@ -24,7 +24,7 @@ from jupyter_apptainer.kernels.spec import parse_container_spec
 from jupyter_apptainer.places import Places
 from tests.integration.conftest import TIMEOUT_S, RunningKernel, StartKernel, list_entries
 from tests.integration.test_forked import read_facts
-from tests.kernels.test_plan import CONTEXT
+from tests.kernels.plans import CONTEXT
 
 MakeManager = Callable[..., KernelManager]
 

@@ -17,7 +17,7 @@ from jupyter_apptainer.kernels.progress import PhaseEvent, Progress
 from jupyter_apptainer.kernels.resume import find_kept_dir, load_plan, save_plan
 from jupyter_apptainer.kernels.spec import parse_container_spec
 from jupyter_apptainer.places import Places, find_places
-from tests.kernels.test_plan import CONTEXT
+from tests.kernels.plans import CONTEXT
 
 
 @pytest.fixture
