@@ -24,7 +24,7 @@ _GRACE_S = 30.0
 _AGAIN_S = 10.0
 # Where nothing else is configured.
 _LIMIT_S = 300.0
-_EXIT_S = 30.0
+_EXIT_S = 60.0
 
 
 class Watchdog(threading.Thread):
@@ -67,7 +67,8 @@ def pytest_unconfigure() -> None:
 def _exit() -> None:
     names = [thread.name for thread in threading.enumerate() if not thread.daemon]
     print(f"still there {_EXIT_S:.0f} s after the last test: {', '.join(names)}", file=sys.stderr, flush=True)
-    os._exit(1)
+    # Of no test that failed: a repetition would show nothing.
+    os._exit(pytest.ExitCode.INTERNAL_ERROR)
 
 
 def _find_limit(item: pytest.Item) -> float:
