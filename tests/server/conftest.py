@@ -21,6 +21,21 @@ from tests.integration.conftest import TIMEOUT_S
 from tests.integration.server import TOKEN, Server
 
 BASE = "jupyter-apptainer/v1"
+METHODS = ("get", "post", "put", "patch", "delete")
+
+
+def list_operations() -> list[tuple[str, str, str]]:
+    """Return method, path and resource of all that openapi.yaml describes."""
+    return [
+        (method, path, operation["x-resource"])
+        for path, operations in load_openapi()["paths"].items()
+        for method, operation in operations.items()
+        if method in METHODS
+    ]
+
+
+def fill(path: str) -> str:
+    return path.replace("{id}", "0123abcd").replace("{name}", "jpa-none").replace("{kernel_id}", "no-kernel")
 
 
 class Api:

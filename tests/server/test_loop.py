@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_server.auth import Authorizer
 
 # Fixtures count where they are imported: as a plugin they would be in every test of the suite.
 from pytest_jupyter.jupyter_server import (  # noqa: F401
@@ -39,7 +40,7 @@ from jupyter_apptainer.server.openapi import load_openapi
 from jupyter_apptainer.server.reading import Looks
 from jupyter_apptainer.tasks.model import Task, TaskSpec
 from jupyter_apptainer.tasks.store import LOG_FILE, find_folder, forget_task, save_task
-from tests.server.conftest import BASE
+from tests.server.conftest import BASE, fill, list_operations
 
 pytestmark = pytest.mark.user  # the same for everybody
 Fetch = Callable[..., Awaitable[Any]]
@@ -136,6 +137,34 @@ def test_no_reading_route_blocks_the_loop(
                 assert seen == [], path
 
     jp_asyncio_loop.run_until_complete(asyncio.wait_for(read_all(), 120))
+
+
+class Nobody(Authorizer):
+    """Lets nobody do anything of ours."""
+
+    def is_authorized(self, handler: object, user: object, action: str, resource: str) -> bool:
+        return not resource.startswith("jupyter_apptainer")
+
+
+@pytest.mark.parametrize("jp_argv", [[f"--ServerApp.authorizer_class={__name__}.Nobody"]], ids=["nobody"])
+def test_authorizer_is_asked_about_each_noun(
+    jp_fetch: Fetch,  # noqa: F811
+    jp_asyncio_loop: asyncio.AbstractEventLoop,  # noqa: F811
+) -> None:
+    async def try_all() -> None:
+        for method, path, resource in list_operations():
+            response = await jp_fetch(
+                f"{BASE}{fill(path)}",
+                method=method.upper(),
+                raise_error=False,
+                allow_nonstandard_methods=True,
+            )
+            action = "read" if method == "get" else "write"
+            error = json.loads(response.body)["error"]
+            assert (response.code, error["code"]) == (403, "forbidden")
+            assert f"not authorized to {action} on resource: {resource}." in error["message"]
+
+    jp_asyncio_loop.run_until_complete(asyncio.wait_for(try_all(), 120))
 
 
 def test_the_witness_sees_what_blocks() -> None:

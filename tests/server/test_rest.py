@@ -26,25 +26,10 @@ from jupyter_apptainer.tasks.store import get_task
 from tests.integration.server import TOKEN, Channels, Server
 from tests.laboratory import Lab
 from tests.registry import PASSWORD, USER, OciImage, Registry
-from tests.server.conftest import BASE, Api, open_plain
+from tests.server.conftest import BASE, METHODS, Api, fill, list_operations, open_plain
 from tests.server.test_image import open_terminal
 
 pytestmark = pytest.mark.user
-_METHODS = ("get", "post", "put", "patch", "delete")
-
-
-def list_operations() -> list[tuple[str, str, str]]:
-    """Return method, path and resource of all that openapi.yaml describes."""
-    return [
-        (method, path, operation["x-resource"])
-        for path, operations in load_openapi()["paths"].items()
-        for method, operation in operations.items()
-        if method in _METHODS
-    ]
-
-
-def fill(path: str) -> str:
-    return path.replace("{id}", "0123abcd").replace("{name}", "jpa-none").replace("{kernel_id}", "no-kernel")
 
 
 OPERATIONS = [pytest.param(*each, id=f"{each[0]}-{each[1]}") for each in list_operations()]
@@ -60,7 +45,7 @@ def test_description_has_exactly_what_the_handlers_do() -> None:
         path = address.removeprefix(f"/{BASE}").replace(r"([0-9a-f]{1,8})", "0123abcd")
         path = path.replace("([A-Za-z0-9_-]{1,100})", "no-kernel")
         path = path.replace("(jpa-[A-Za-z0-9_.-]+)", "jpa-none").replace("([A-Za-z0-9_.-]+)", "jpa-none")
-        own = [method for method in _METHODS if any(method in vars(cls) for cls in handler.__mro__[:3])]
+        own = [method for method in METHODS if any(method in vars(cls) for cls in handler.__mro__[:3])]
         done |= {(method, path, handler.auth_resource) for method in own}
     assert done == described
 
@@ -263,30 +248,6 @@ def test_nobody_without_the_token(api: Api, method: str, path: str, resource: st
         open_plain(api.server, method.upper(), f"{BASE}{fill(path)}")
     assert caught.value.code == 403
     caught.value.close()
-
-
-_AUTHORIZER = """
-from jupyter_server.auth import Authorizer
-
-class Nobody(Authorizer):
-    def is_authorized(self, handler, user, action, resource):
-        return not resource.startswith("jupyter_apptainer")
-"""
-
-
-def test_authorizer_is_asked_about_each_noun(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "authorizer_for_tests.py").write_text(_AUTHORIZER)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    server = Server(desk, "--ServerApp.authorizer_class=authorizer_for_tests.Nobody")
-    try:
-        for method, path, resource in list_operations():
-            status, answer = server.ask(method.upper(), f"{BASE}{fill(path)}")
-            action = "read" if method == "get" else "write"
-            assert status == 403
-            assert answer["error"]["code"] == "forbidden"
-            assert f"not authorized to {action} on resource: {resource}." in answer["error"]["message"]
-    finally:
-        server.end()
 
 
 def test_cookie_alone_changes_nothing(api: Api) -> None:
