@@ -109,6 +109,19 @@ class ApptainerConfig(Configurable):
         far as possible. On a machine that has nothing else to do they are as fast as ever. Default: 10. Example: 19.""",
     ).tag(config=True)
 
+    task_kept_days = Float(
+        14.0,
+        min=0,
+        help="""For how many days the records of builds, pulls and other tasks are kept after their end; what they made stays. Default: 14.
+        Example: 2.""",
+    ).tag(config=True)
+
+    task_kept_count = Int(
+        200,
+        min=0,
+        help="""How many records of tasks that are over are kept at most; the oldest go first. Default: 200. Example: 50.""",
+    ).tag(config=True)
+
     named_binds = Dict(
         key_trait=Unicode(),
         value_trait=Unicode(),

@@ -7,11 +7,12 @@ import json
 import sys
 from typing import Any
 
+from ..config import ApptainerConfig, load_config
 from ..images.layering.store import find_store
 from ..instances.janitor import Leftover, end_leftover, find_leftovers
 from ..places import find_places
 from ..tasks.stop import end_strays
-from ..tasks.store import clean_tasks, iter_tasks
+from ..tasks.store import clean_old_tasks, iter_tasks
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     places = find_places()
     if not arguments.dry_run:
         end_strays(places, {task.id for task in iter_tasks(places) if not task.is_over})
-        clean_tasks(places)
+        clean_old_tasks(places, ApptainerConfig(config=load_config()))
         find_store(places).remove_leftovers()
     leftovers = find_leftovers(places)
     results = [(leftover, None if arguments.dry_run else end_leftover(places, leftover)) for leftover in leftovers]

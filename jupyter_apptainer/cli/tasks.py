@@ -8,12 +8,13 @@ import sys
 from datetime import datetime
 from typing import Any
 
+from ..config import ApptainerConfig, load_config
 from ..places import find_places
 from ..tasks.follow import follow_task
 from ..tasks.model import Task
 from ..tasks.start import retry_task
 from ..tasks.stop import cancel_task
-from ..tasks.store import KEPT_DAYS, clean_tasks, get_task, iter_tasks, read_log
+from ..tasks.store import clean_old_tasks, clean_tasks, get_task, iter_tasks, read_log
 from .output import make_printable, print_json, print_note, print_table
 from .task_view import show_task
 from .verbs import add_verb
@@ -58,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
         commands,
         "tasks",
         "clean",
-        f"forget tasks that ended more than {KEPT_DAYS:g} days ago, with their logs; what they made stays",
+        "forget tasks that ended long ago (ApptainerConfig.task_kept_days), with their logs; what they made stays",
         "clean",
         "clean --all",
     )
@@ -150,7 +151,10 @@ def _retry(arguments: argparse.Namespace) -> int:
 
 def _clean(arguments: argparse.Namespace) -> int:
     places = find_places()
-    removed = clean_tasks(places, older_than_s=0.0) if arguments.all else clean_tasks(places)
+    if arguments.all:
+        removed = clean_tasks(places, older_than_s=0.0)
+    else:
+        removed = clean_old_tasks(places, ApptainerConfig(config=load_config()))
     for task in removed:
         print(f"{task.id} {task.spec.title}")
     if not removed:

@@ -52,8 +52,12 @@ def create_overlay(
     """Make an ext3 overlay that takes only the space it uses. Raises OverlayCreateError, DiskFull."""
     _check_target(path)
     check_disk(path)
-    Runner().run(build_overlay_create(engine, path, size_mib, build_engine_environment(environ)))
-    _give_all_space(engine, path)
+    try:
+        Runner().run(build_overlay_create(engine, path, size_mib, build_engine_environment(environ)))
+        _give_all_space(engine, path)
+    except BaseException:
+        _unlink(path)
+        raise
     save_record(path, record or new_record())
     return load_overlay(path)
 

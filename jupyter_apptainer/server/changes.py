@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -22,10 +22,9 @@ from ..instances.ledger import iter_entries
 from ..instances.model import LedgerEntry
 from ..kernels.adding import KernelRequest, probe_request, write_request
 from ..kernels.kernelspecs import check_name, iter_kernelspecs, remove_kernelspec
-from ..kernels.overlays import mark_image
+from ..kernels.overlay_work import create_for_image
 from ..kernels.spec import parse_container_spec, resolve_paths
-from ..overlays.manage import create_overlay, remove_overlay
-from ..overlays.model import new_record
+from ..overlays.manage import remove_overlay
 from ..overlays.status import observe_overlay
 from ..places import Places
 from .api import ApiHandler, Refusal
@@ -176,11 +175,8 @@ def make_overlay(desk: Desk, body: Mapping[str, Any]) -> dict[str, Any]:
     """Make an overlay, and return how it is."""
     path = str(desk.find_path(body["path"]))
     engine = get_engine(desk.settings.engine_path or None, places=desk.places)
-    record = new_record()
-    if "image" in body:
-        mark = mark_image(str(desk.find_path(body["image"])))
-        record = replace(record, image=mark.path, fingerprint=mark.fingerprint)
-    create_overlay(engine, path, body["size_mib"], os.environ, record=record)
+    image = str(desk.find_path(body["image"])) if "image" in body else None
+    create_for_image(engine, path, body["size_mib"], image, os.environ)
     return asdict(observe_overlay(path, desk.places))
 
 

@@ -14,6 +14,7 @@ from ..images.choices import build_transfer_settings, choose_target
 from ..images.reference import parse_reference
 from ..images.work import RecipeSource, plan_build, plan_pull, plan_push
 from ..kernels.freeze_work import plan_freeze
+from ..kernels.overlay_work import plan_check, plan_copy, plan_create, plan_grow
 from ..places import Places
 from ..tasks.engine import plan_install
 from ..tasks.model import TaskSpec
@@ -75,6 +76,24 @@ def _order_freeze(desk: Desk, args: Mapping[str, Any]) -> TaskSpec:
     )
 
 
+def _order_overlay(desk: Desk, args: Mapping[str, Any]) -> TaskSpec:
+    image = desk.find_path(args["image"]) if "image" in args else None
+    path = desk.find_path(args["path"])
+    return plan_create(path, args["size_mib"], image=image, engine=desk.settings.engine_path)
+
+
+def _order_copy(desk: Desk, args: Mapping[str, Any]) -> TaskSpec:
+    return plan_copy(desk.find_path(args["overlay"]), desk.find_path(args["target"]))
+
+
+def _order_growth(desk: Desk, args: Mapping[str, Any]) -> TaskSpec:
+    return plan_grow(desk.find_path(args["overlay"]), args["size_mib"], engine=desk.settings.engine_path)
+
+
+def _order_check(desk: Desk, args: Mapping[str, Any]) -> TaskSpec:
+    return plan_check(desk.find_path(args["overlay"]), engine=desk.settings.engine_path)
+
+
 def _order_install(_: Desk, args: Mapping[str, Any]) -> TaskSpec:
     return plan_install(is_forced=args.get("force", False))
 
@@ -83,6 +102,10 @@ ORDERS: Mapping[str, Callable[[Desk, Mapping[str, Any]], TaskSpec]] = {
     "image-build": _order_build,
     "image-pull": _order_pull,
     "image-push": _order_push,
+    "overlay-create": _order_overlay,
+    "overlay-copy": _order_copy,
+    "overlay-grow": _order_growth,
+    "overlay-check": _order_check,
     "overlay-freeze": _order_freeze,
     "engine-install": _order_install,
 }

@@ -30,7 +30,7 @@ class OrderHandler(ApiHandler):
             spec,
             limit=self.app.max_tasks,
             queue_limit=self.app.max_queued_tasks,
-            niceness=desk.settings.task_niceness,
+            settings=desk.settings,
         )
 
 
@@ -106,7 +106,7 @@ class TaskRetryHandler(_TaskHandler):
             task_id,
             limit=self.app.max_tasks,
             queue_limit=self.app.max_queued_tasks,
-            niceness=self.app.settings_of_ours.task_niceness,
+            settings=self.app.settings_of_ours,
         )
         self.answer_started(started)
 

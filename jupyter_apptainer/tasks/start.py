@@ -16,7 +16,7 @@ from ..errors import TaskConflict, TaskFailed, TaskNotFound, TooManyTasks
 from ..places import Places, make_private_dir
 from .model import Task, TaskSpec
 from .stop import VARIABLE, end_strays
-from .store import LOG_FILE, clean_tasks, find_folder, get_task, iter_tasks, load_task, lock_tasks, save_task
+from .store import LOG_FILE, clean_old_tasks, find_folder, get_task, iter_tasks, load_task, lock_tasks, save_task
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ def start_task(
     environ: Mapping[str, str] | None = None,
     limit: int | None = None,
     queue_limit: int | None = None,
-    niceness: int | None = None,
+    settings: ApptainerConfig | None = None,
     retry_of: str = "",
 ) -> Started:
     """Start a task, or join the one that makes the same target from the same things, and return at once.
 
     environ: of the worker, by default this process's. limit: wait in line while that many others are active.
-    queue_limit: how many may be active or wait. niceness: how far it gives way, by default as configured. Raises TaskConflict where the target is being made from something else,
-    TooManyTasks.
+    queue_limit: how many may be active or wait. settings: how far it gives way, and how long those that are over are kept; by default
+    what the configuration files say. Raises TaskConflict where the target is being made from something else, TooManyTasks.
     """
     make_private_dir(places.tasks)
     with lock_tasks(places):
@@ -51,14 +51,14 @@ def start_task(
             return Started(joined, True)
         if queue_limit is not None and len(active) >= queue_limit:
             raise TooManyTasks(f"{len(active)} tasks run or wait already")
-        clean_tasks(places)
+        settings = settings or ApptainerConfig(config=load_config())
+        clean_old_tasks(places, settings)
         end_strays(places, {task.id for task in active})
         task = Task(id=_choose_id(places), spec=spec, limit=limit, retry_of=retry_of)
         make_private_dir(find_folder(places, task.id))
         save_task(places, task)
-        if niceness is None:
-            niceness = ApptainerConfig(config=load_config()).task_niceness
-        return Started(_spawn(places, task, os.environ if environ is None else environ, niceness), False)
+        own = os.environ if environ is None else environ
+        return Started(_spawn(places, task, own, settings.task_niceness), False)
 
 
 async def start_task_async(
@@ -68,11 +68,11 @@ async def start_task_async(
     environ: Mapping[str, str] | None = None,
     limit: int | None = None,
     queue_limit: int | None = None,
-    niceness: int | None = None,
+    settings: ApptainerConfig | None = None,
 ) -> Started:
     """`start_task` for code on an event loop."""
     return await asyncio.to_thread(
-        start_task, places, spec, environ=environ, limit=limit, queue_limit=queue_limit, niceness=niceness
+        start_task, places, spec, environ=environ, limit=limit, queue_limit=queue_limit, settings=settings
     )
 
 
@@ -83,7 +83,7 @@ def retry_task(
     environ: Mapping[str, str] | None = None,
     limit: int | None = None,
     queue_limit: int | None = None,
-    niceness: int | None = None,
+    settings: ApptainerConfig | None = None,
 ) -> Started:
     """Start a task that is over anew, with what its files are now. One that still runs is joined. Raises TaskNotFound."""
     task = get_task(places, task_id)
@@ -95,7 +95,7 @@ def retry_task(
         environ=environ,
         limit=limit,
         queue_limit=queue_limit,
-        niceness=niceness,
+        settings=settings,
         retry_of=task.id,
     )
 

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..config import ApptainerConfig
 from ..engine.lock import hold_lock
 from ..errors import TaskConflict, TaskLost, TaskNotFound
 from ..places import Places, write_private_file
@@ -133,6 +134,11 @@ def clean_tasks(places: Places, *, older_than_s: float = KEPT_DAYS * 86400, kept
     for task in old:
         shutil.rmtree(find_folder(places, task.id), ignore_errors=True)
     return old
+
+
+def clean_old_tasks(places: Places, settings: ApptainerConfig) -> list[Task]:
+    """Remove the records that the settings do not keep; return which."""
+    return clean_tasks(places, older_than_s=settings.task_kept_days * 86400, kept=settings.task_kept_count)
 
 
 def _describe_loss(task: Task) -> Task:

@@ -1028,9 +1028,9 @@ export interface components {
         };
         Order: {
             /** @enum {unknown} */
-            kind: "image-build" | "image-pull" | "image-push" | "overlay-freeze" | "engine-install";
+            kind: "image-build" | "image-pull" | "image-push" | "overlay-create" | "overlay-copy" | "overlay-grow" | "overlay-check" | "overlay-freeze" | "engine-install";
             args?: Record<string, unknown>;
-        } & (unknown & unknown & unknown & unknown & unknown);
+        } & (unknown & unknown & unknown & unknown & unknown & unknown & unknown & unknown & unknown);
         /** @description Absolute, or from the server's folder. */
         Path: string;
         BuildArgs: {
@@ -1064,6 +1064,17 @@ export interface components {
             uri: string;
             /** @default false */
             no_https: boolean;
+        };
+        CopyArgs: {
+            overlay: components["schemas"]["Path"];
+            target: components["schemas"]["Path"];
+        };
+        GrowArgs: {
+            overlay: components["schemas"]["Path"];
+            size_mib: number;
+        };
+        CheckArgs: {
+            overlay: components["schemas"]["Path"];
         };
         FreezeArgs: {
             overlay: components["schemas"]["Path"];

@@ -123,6 +123,22 @@ def test_overlay_is_made_and_deleted(api: Api, desk: Path) -> None:
     assert not path.exists()
 
 
+def test_overlay_is_made_copied_enlarged_and_checked_by_tasks(api: Api, desk: Path) -> None:
+    def do(kind: str, **args: object) -> dict[str, object]:
+        task = api.wait_for_task(api("POST", "/tasks", {"kind": f"overlay-{kind}", "args": args}, status=202)["id"])
+        assert (task["state"], task["error"]) == ("done", None)
+        result: dict[str, object] = task["result"]
+        return result
+
+    first, second = desk.resolve() / "first.img", desk.resolve() / "second.img"
+    assert do("create", path="first.img", size_mib=64) == {"path": str(first)}
+    assert do("copy", overlay="first.img", target="second.img") == {"path": str(second)}
+    assert do("grow", overlay="second.img", size_mib=96) == {"path": str(second), "size_bytes": 96 * 2**20}
+    assert do("check", overlay="second.img") == {"path": str(second), "was_clean": True}
+    for path in (first, second):
+        api("DELETE", f"/overlays?path={path}", status=204)
+
+
 # --- long work
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_apptainer.config import ApptainerConfig
 from jupyter_apptainer.errors import (
     RegistryAuthError,
     SpecError,
@@ -33,6 +34,7 @@ from jupyter_apptainer.tasks.model import Task, TaskSpec
 from jupyter_apptainer.tasks.start import retry_task, start_task
 from jupyter_apptainer.tasks.stop import cancel_task, cancel_task_async
 from jupyter_apptainer.tasks.store import (
+    clean_old_tasks,
     clean_tasks,
     find_folder,
     get_task,
@@ -299,8 +301,8 @@ def test_killed_task_is_lost_and_its_programs_are_ended(places: Places, plan: Pl
 
 def test_tasks_give_way_and_so_does_what_they_start(places: Places, plan: Plan) -> None:
     found = [
-        wait_for_task(places, start_task(places, plan("weigh"), niceness=niceness).task.id)["found"].split()
-        for niceness in (7, 0)
+        wait_for_task(places, start_task(places, plan("weigh"), settings=settings).task.id)["found"].split()
+        for settings in (ApptainerConfig(task_niceness=7), ApptainerConfig(task_niceness=0))
     ]
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert [int(words[0]) for words in found] == [max(7, own), own]
@@ -346,6 +348,18 @@ def test_old_tasks_are_forgotten_and_active_ones_kept(places: Places, plan: Plan
     assert [task.id for task in clean_tasks(places, kept=1)] == [ended[0].id]
     clean_tasks(places, older_than_s=0)
     assert [task.id for task in iter_tasks(places)] == [active.id]
+
+
+def test_settings_say_how_many_are_kept(places: Places, plan: Plan) -> None:
+    settings = ApptainerConfig(task_kept_count=1)
+    ids = []
+    for number in range(3):
+        ids.append(start_task(places, plan("speak", word=str(number)), settings=settings).task.id)
+        wait_for_task(places, ids[-1])
+    # Each start removes what is too old.
+    assert [task.id for task in iter_tasks(places)] == ids[:0:-1]
+    assert clean_old_tasks(places, ApptainerConfig(task_kept_days=0)) != []
+    assert list(iter_tasks(places)) == []
 
 
 def test_log_is_read_in_parts_without_cutting_characters(places: Places, plan: Plan) -> None:
