@@ -21,6 +21,7 @@ import pytest
 from traitlets.config import Configurable
 
 import jupyter_apptainer
+from jupyter_apptainer.bridge.lent.options import FLAGS, VALUES
 from jupyter_apptainer.cli.main import COMMANDS, EXIT_CODES, INTERRUPTED, PIPE_CLOSED, build_parser
 from jupyter_apptainer.config import ApptainerConfig
 from jupyter_apptainer.engine.environment import _KEPT
@@ -29,7 +30,6 @@ from jupyter_apptainer.kernels.environment import ALLOWED, NEVER, RESERVED
 from jupyter_apptainer.kernels.fields import UNBUILT
 from jupyter_apptainer.kernels.notebook import VARIABLE
 from jupyter_apptainer.kernels.spec import build_json_schema
-from jupyter_apptainer.magics.options import FLAGS, VALUES
 from jupyter_apptainer.magics.own_words import ALIASES, WORDS
 from jupyter_apptainer.policy import ApptainerPolicy, NotebookPolicy
 from jupyter_apptainer.server.app import ApptainerExtension

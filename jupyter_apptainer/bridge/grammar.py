@@ -16,7 +16,7 @@ _WORDS = (
 )
 ENGINE_WORDS = frozenset(_WORDS.split())
 # Short for a command of the engine's.
-ENGINE_ALIASES: Mapping[str, tuple[str, ...]] = {"ps": ("instance", "list")}
+ENGINE_ALIASES: Mapping[str, tuple[str, ...]] = {"apps": ("inspect", "--list-apps"), "ps": ("instance", "list")}
 # A word of a cell, and the command of ours that it stands for.
 OWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "bind": ("bind",),

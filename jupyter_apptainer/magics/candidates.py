@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from ..bridge.lent.options import FLAGS, VALUES
 from ..cli.main import COMMANDS, build_parser
 from ..engine.command import Command, Completed
 from ..engine.environment import build_engine_environment
@@ -17,7 +18,6 @@ from ..engine.runner import Runner
 from .context import Context
 from .host import Host
 from .model import Completion
-from .options import FLAGS, VALUES
 from .own_words import find_own_command, list_own_words
 
 _INSTANCE = "instance://"

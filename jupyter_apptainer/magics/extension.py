@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_local_scope, no_var_expand
 
+from ..bridge.lent.call import SpecError as LineError
+from ..bridge.lent.expand import expand
+from ..bridge.lent.options import MagicOptions, take_options
+from ..bridge.lent.questions import ask_password
 from ..bridge.lent.screen import Screen
+from ..bridge.lent.words import split_words
 from ..errors import ApptainerError, SpecError
 from . import panel
 from .completion import build_matcher
-from .expand import expand
 from .model import BODY_COMMANDS, Answer, Request
-from .options import MagicOptions, take_options
-from .questions import ask_password
 from .values import Result, build_value
-from .words import split_words
 
 if TYPE_CHECKING:
     from .host import Host
@@ -78,6 +79,8 @@ class ApptainerMagics(Magics):
         try:
             namespace = {**self._session.user_ns, **(local_ns or {})}
             return self._run(expand(line, namespace), cell)
+        except LineError as error:
+            raise _shown_briefly(SpecError(error.message, hint=error.hint or "")) from None
         except ApptainerError as error:
             raise _shown_briefly(error) from None
         except KeyboardInterrupt as interrupt:

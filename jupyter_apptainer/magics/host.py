@@ -52,6 +52,8 @@ class Host:
             return show_help(self._find_context(), words[1:], request, on_text)
         if words[0] == "ps":
             return self._run_engine(replace(request, words=("instance", "list", *words[1:])), on_text)
+        if words[0] == "apps":
+            return self._run_engine(replace(request, words=("inspect", "--list-apps", *words[1:])), on_text)
         if words[0] == "build" and request.body is not None:
             return build_from_cell(words[1:], request, on_text, os.environ)
         if words[0] in _CONTAINER_WORDS:

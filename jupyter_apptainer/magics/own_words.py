@@ -25,6 +25,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 # Those that are no command line of ours.
 WORDS: dict[str, str] = {
+    "apps": "names of the apps in an image: `run --app NAME` runs one",
     "bind": "bind folders from the next start of this container kernel on",
     "help": "all words, or the page of one",
     panel.WORD: panel.HELP,

@@ -15,7 +15,8 @@ _NOISE = re.compile(
 )
 _USAGE = re.compile(r"(?:Usage:\n|Options for )")
 _REFUSAL = re.compile(r'Error(?: for command "[^"]*")?: ')
-_OWN_ERROR = re.compile(r"^error: ", re.MULTILINE)
+# Ours, or that of argparse, which begins with a usage text.
+_OWN_ERROR = re.compile(r"^(?:error|usage): ", re.MULTILINE)
 
 
 class EngineRelay:
@@ -52,7 +53,7 @@ class EngineRelay:
 
 
 class OwnRelay:
-    """Passes on what a command of ours prints, up to its `error: `, which is raised instead."""
+    """Passes on what a command of ours prints, up to its error, which is raised instead."""
 
     def __init__(self, on_text: OnText) -> None:
         self._on_text = on_text

@@ -148,6 +148,21 @@ def test_what_is_refused_is_one_message_with_a_hint(reading: RunningKernel) -> N
     assert reading.run("%apptainer instence list").evalue.startswith("'instence' is no command; nearest is `instance`")
 
 
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("version | wc", "no shell reads this line"),
+        ("version $NOBODY", "no variable NOBODY"),
+        ("registry login docker://127.0.0.1:1", "lacks --username"),
+        ("--var x:pickle exec i.sif python", "no pickle crosses"),
+    ],
+    ids=["shell", "variable", "login", "pickle"],
+)
+def test_a_line_is_read_as_on_the_host(reading: RunningKernel, line: str, text: str) -> None:
+    reply = reading.run(f"%apptainer {line}")
+    assert (reply.ename, text in reply.evalue) == ("SpecError", True), reply
+
+
 def test_a_missing_file_that_the_host_has_is_followed_by_the_bind(
     reading: RunningKernel, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

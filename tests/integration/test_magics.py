@@ -65,7 +65,9 @@ def test_a_pull_is_a_bar_of_one_line_and_an_interrupted_one_leaves_nothing(
     reply = client.execute(f"%apptainer push {small_sif} oras://{image}", reply=True, timeout=TIMEOUT_S)
     assert reply["content"]["status"] == "ok", reply
     with BreakingProxy(registry.port, limit=400_000, is_stalling=True) as proxy:
-        msg_id = client.execute(f"%apptainer pull new.sif oras://{image.replace(registry.host, proxy.host)}")
+        msg_id = client.execute(
+            f"%apptainer pull --disable-cache new.sif oras://{image.replace(registry.host, proxy.host)}"
+        )
         shown: dict[str, list[str]] = {"display_data": [], "update_display_data": []}
         # The bar that the engine draws while it waits.
         while not any(re.search(r" 0\.[1-9] of ", line) for lines in shown.values() for line in lines):

@@ -40,6 +40,13 @@ class ApptainerError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+class SpecError(ApptainerError):
+    """The line is wrong before anything runs."""
+
+    def __init__(self, message: str, hint: Optional[str] = None) -> None:
+        super().__init__(message, hint, "spec-invalid", 2)
+
+
 class Answer:
     """How a request ended. value: what it gave, None for text. variables: those that were asked for. stdout, stderr: what was
     printed, as far as it was kept. As the result of a line it shows nothing: its output has been shown already."""

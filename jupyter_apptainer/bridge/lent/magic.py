@@ -3,17 +3,21 @@
 # ruff: noqa: UP006, UP035, UP045 - the image's Python may be older than ours
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import sys
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from .call import Answer, ApptainerError, Call
+from .call import Answer, ApptainerError, Call, SpecError
+from .expand import expand
 from .front import panel
 from .job import Job
-from .line import Options, ask_password, split_line
+from .options import MagicOptions, take_options
+from .questions import ask_password
 from .screen import Screen
 from .values import Status, build_value
+from .words import split_words
 
 HINTS = "JUPYTER_APPTAINER_HINTS"
 _COMPLETE_S = 5.0
@@ -26,7 +30,7 @@ class Magics:
     def __init__(self, shell: Any) -> None:
         self.shell = shell
 
-    def apptainer(self, line: str, cell: Optional[str] = None) -> Any:
+    def apptainer(self, line: str, cell: Optional[str] = None, local_ns: Optional[Dict[str, Any]] = None) -> Any:
         """Apptainer on the host of this kernel, as far as the kernel's bridge admits.
 
         %apptainer                              what this kernel runs in
@@ -37,63 +41,74 @@ class Magics:
 
         OPTIONS: --bg  --out NAME  --err NAME  --proc NAME  --var NAME  --no-raise-error  --quiet
         """
-        options = Options(split_line(line))
-        words = options.words
-        if words == ["panel"]:
+        namespace = {**self.shell.user_ns, **(local_ns or {})}
+        options, words = take_options(split_words(expand(line, namespace), os.environ))
+        if words == ("panel",) and cell is None:
             return panel()
-        if not words or words == ["status"]:
+        if (not words or words == ("status",)) and cell is None:
             return Status(Call("status").finish().check().value or {})
-        if cell is None:
-            words, cell = ask_password(words)
-        space = self.shell.user_ns
-        given = {name: space[name] for name in options.variables if name in space}
-        try:
-            call = Call("run", words=words, stdin=cell, cwd=os.getcwd(), wanted=options.variables, given=given)
-        except (TypeError, ValueError) as error:
-            raise ApptainerError(f"--var: {error}", "what travels has to be JSON", code="spec-invalid") from None
+        answered = ask_password(words, getpass.getpass) if cell is None else None
+        call = self._call(*(answered or (words, cell)), options)
         if options.is_background:
             job = Job(call, " ".join(words), lambda answer: self._set_outputs(options, answer))
-            if "proc" not in options.names:
+            if options.proc is None:
                 return job
-            space[options.names["proc"]] = job
+            self.shell.user_ns[options.proc] = job
             return None
         answer = self._finish(call, options)
-        if "out" in options.names:
+        if options.out:
             return None
         if answer.value is None:
             return None if cell is not None or self._is_last_in_cell() else answer
         return None if options.is_quiet and self._is_last_in_cell() else build_value(answer.value)
+
+    def _call(self, words: Sequence[str], body: Optional[str], options: MagicOptions) -> Call:
+        if any(form == "pickle" for _, form in options.variables):
+            raise SpecError(
+                "no pickle crosses the bridge, because loading one runs code",
+                hint="leave `:pickle` out: the variable travels as JSON",
+            )
+        space, wanted = self.shell.user_ns, [name for name, _ in options.variables]
+        given = {name: space[name] for name in wanted if name in space}
+        try:
+            return Call("run", words=words, stdin=body, cwd=os.getcwd(), wanted=wanted, given=given)
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"--var: {error}", hint="what travels has to be JSON") from None
 
     def _is_last_in_cell(self) -> bool:
         """Say whether the cell ends with the magic itself: then nobody takes its result."""
         raw = getattr(self.shell.history_manager, "input_hist_raw", None)
         return bool(raw and _ENDS_WITH_MAGIC.search(raw[-1]))
 
-    def _finish(self, call: Call, options: Options) -> Answer:
-        hidden = {"out": "stdout", "err": "stderr"}
+    # Read by IPython: names are replaced here, as on the host, and not before; those of a function count as well.
+    apptainer._ipython_magic_no_var_expand = apptainer.needs_local_scope = True  # type: ignore[attr-defined]
+
+    def _finish(self, call: Call, options: MagicOptions) -> Answer:
+        hidden = {"stdout"} if options.out or options.is_quiet else set()
+        hidden |= {"stderr"} if options.err or options.is_quiet else set()
         screen = Screen(
-            hidden.values() if options.is_quiet else {hidden[name] for name in options.names if name in hidden},
+            hidden,
             is_terminal=not hasattr(self.shell, "kernel"),
         )
         try:
             answer = call.finish(screen.feed)
         finally:
             screen.close()
-        space = self.shell.user_ns
-        space.update((name, value) for name, value in answer.variables.items() if name in options.variables)
+        space, wanted = self.shell.user_ns, {name for name, _ in options.variables}
+        space.update((name, value) for name, value in answer.variables.items() if name in wanted)
         self._set_outputs(options, answer)
-        if "proc" in options.names:
-            space[options.names["proc"]] = answer
+        if options.proc:
+            space[options.proc] = answer
         if options.raises:
             answer.check()
         elif answer.error and not options.is_quiet:
             print(answer.error, file=sys.stderr)
         return answer
 
-    def _set_outputs(self, options: Options, answer: Answer) -> None:
-        for name, text in (("out", answer.stdout), ("err", answer.stderr)):
-            if name in options.names:
-                self.shell.user_ns[options.names[name]] = text
+    def _set_outputs(self, options: MagicOptions, answer: Answer) -> None:
+        for name, text in ((options.out, answer.stdout), (options.err, answer.stderr)):
+            if name:
+                self.shell.user_ns[name] = text
 
     def complete(self, text: str) -> List[Tuple[str, str]]:
         """Return candidates for the last word of a line, with what they mean; files are the container's."""

@@ -11,7 +11,7 @@ from .model import Action, Bar, Field, Form, Row, Section, Values, Words
 from .source import Outcome, SourceError
 from .view import PanelView
 
-# Starts a request of the bridge; see `Call` in its client.
+# Starts a request of the bridge; see `Call` in `bridge.lent`.
 Begin = Callable[..., Any]
 _TIMEOUT_S = 60.0
 
@@ -89,10 +89,10 @@ def open_panel(begin: Begin, error: type[Exception], cwd: str, pause_after_s: fl
 
 
 def _describe(error: Any) -> str:
-    if not error:
+    """error: of the bridge's client; None where there is none."""
+    if error is None:
         return ""
-    lines = [error["message"], *([f"Hint: {error['hint']}"] if error.get("hint") else [])]
-    return "\n".join([*lines, *(error.get("log_tail") or ())])
+    return "\n".join([str(error), *error.log_tail])
 
 
 def _decode(record: Any) -> Section:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ..errors import SpecError
+from .call import SpecError
 
 FLAGS = {
     "--bg": "run in the background; --proc NAME is the way to it",
@@ -68,12 +68,9 @@ def _take_one(options: MagicOptions, rest: list[str]) -> MagicOptions:
     if word == "--var":
         return replace(options, variables=(*options.variables, _parse_variable(value)))
     name = _check_name(word, value)
-    match word:
-        case "--out":
-            return replace(options, out=name)
-        case "--err":
-            return replace(options, err=name)
-    return replace(options, proc=name)
+    if word == "--out":
+        return replace(options, out=name)
+    return replace(options, err=name) if word == "--err" else replace(options, proc=name)
 
 
 def _parse_variable(text: str) -> tuple[str, str]:

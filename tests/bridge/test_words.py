@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_apptainer.errors import SpecError
-from jupyter_apptainer.magics.expand import expand
-from jupyter_apptainer.magics.options import take_options
-from jupyter_apptainer.magics.words import split_words
+from jupyter_apptainer.bridge.lent.call import SpecError
+from jupyter_apptainer.bridge.lent.expand import expand
+from jupyter_apptainer.bridge.lent.options import take_options
+from jupyter_apptainer.bridge.lent.words import split_words
 
 ENVIRON = {"HOME": "/home/ada", "DATA": "/data/my files", "N": "3"}
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from ..errors import SpecError
+from .call import SpecError
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _TILDE = re.compile(r"~[\w.-]*(?=/|:|\s|$)")
@@ -37,24 +37,23 @@ def _read_word(text: str, environ: Mapping[str, str]) -> tuple[str, str, bool]:
     """Return the first word, what follows it, and whether it had no quotes at all."""
     word, is_bare = "", True
     while text and not text[0].isspace():
-        match text[0]:
-            case "'":
-                end = _find_quote(text, "'")
-                word, text, is_bare = word + text[1:end], text[end + 1 :], False
-            case '"':
-                inside, text = _read_double(text, environ)
-                word, is_bare = word + inside, False
-            case "\\" if len(text) > 1:
-                word, text, is_bare = word + text[1], text[2:], False
-            case "$":
-                value, text = _read_variable(text, environ)
-                word += value
-            case "~" if not word or word[-1] in "=:":
-                found = _TILDE.match(text)
-                name = found[0] if found else "~"
-                word, text = word + (_find_home(name, environ) if found else name), text[len(name) :]
-            case other:
-                word, text = word + other, text[1:]
+        if text[0] == "'":
+            end = _find_quote(text, "'")
+            word, text, is_bare = word + text[1:end], text[end + 1 :], False
+        elif text[0] == '"':
+            inside, text = _read_double(text, environ)
+            word, is_bare = word + inside, False
+        elif text[0] == "\\" and len(text) > 1:
+            word, text, is_bare = word + text[1], text[2:], False
+        elif text[0] == "$":
+            value, text = _read_variable(text, environ)
+            word += value
+        elif text[0] == "~" and (not word or word[-1] in "=:"):
+            found = _TILDE.match(text)
+            name = found[0] if found else "~"
+            word, text = word + (_find_home(name, environ) if found else name), text[len(name) :]
+        else:
+            word, text = word + text[0], text[1:]
     return word, text, is_bare
 
 

@@ -1,10 +1,11 @@
 """What only a person can answer: passwords. Asked for in the cell, and kept nowhere: not in the notebook, not in a list of processes."""
 
+# ruff: noqa: UP035 - the image's Python may be older than ours
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from typing import Callable, Sequence
 
-from ..errors import SpecError
+from .call import SpecError
 
 Ask = Callable[[str], str]
 _LOGINS = frozenset({("registry", "login"), ("keyserver", "login"), ("remote", "login")})
