@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,15 @@ def test_a_persistent_kernel_is_found_by_the_next_server(
         channels.execute("print('begun')\nx += len(open('gate').read())")
         channels.wait_text("begun")
     entry = get_entry(places)
+    # One that shall not outlive its server, and nobody else who would end it.
+    first.start_kernel(make_kernelspec())
+    (orphan,) = (each for each in list_entries(places) if each.name != entry.name)
+    assert orphan.keeper is not None
+    orphan.keeper.send_signal(signal.SIGKILL)
     kill_server(first)
 
     second = start_server(servers, tmp_path)
+    second.wait_log(f"Ended {orphan.name}")
     second.wait_log("Attached kernel")
     (again,) = second.ask("GET", "api/sessions")[1]
     assert (again["id"], again["path"], again["kernel"]["id"]) == (session["id"], "book.ipynb", kernel_id)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,14 @@ from pytest_jupyter.jupyter_server import (  # noqa: F401
 from traitlets.config import Config
 
 from jupyter_apptainer.engine.locate import EngineInfo
+from jupyter_apptainer.errors import TaskFailed
 from jupyter_apptainer.places import Places
+from jupyter_apptainer.server.events import SCHEMAS
 from jupyter_apptainer.server.openapi import load_openapi
 from jupyter_apptainer.server.reading import Looks
+from jupyter_apptainer.tasks.follow import wait_for_task_async
 from jupyter_apptainer.tasks.model import Task, TaskSpec
+from jupyter_apptainer.tasks.start import start_task_async
 from jupyter_apptainer.tasks.store import LOG_FILE, find_folder, forget_task, save_task
 from tests.server.conftest import BASE, fill, list_operations
 
@@ -165,6 +169,41 @@ def test_authorizer_is_asked_about_each_noun(
             assert f"not authorized to {action} on resource: {resource}." in error["message"]
 
     jp_asyncio_loop.run_until_complete(asyncio.wait_for(try_all(), 120))
+
+
+def test_nobody_is_told_of_tasks_unless_somebody_looks(
+    jp_serverapp: Any,  # noqa: F811
+    jp_fetch: Fetch,  # noqa: F811
+    jp_asyncio_loop: asyncio.AbstractEventLoop,  # noqa: F811
+    places: Places,
+) -> None:
+    heard: dict[str, list[str]] = {}
+    is_over = asyncio.Event()
+
+    async def listen(logger: object, schema_id: str, data: Mapping[str, str]) -> None:
+        heard.setdefault(data["task_id"], []).append(data["state"])
+        if data["state"] == "failed":
+            is_over.set()
+
+    async def do_nothing() -> str:
+        """Run a task, to its end; returns its id."""
+        spec = TaskSpec(kind="test", title="nothing", work="jupyter_apptainer.errors:nothing", args={})
+        started = await start_task_async(places, spec)
+        with pytest.raises(TaskFailed):
+            await wait_for_task_async(places, started.task.id)
+        return started.task.id
+
+    async def do_both() -> None:
+        jp_serverapp.event_logger.add_listener(schema_id=SCHEMAS["task"], listener=listen)
+        first = await do_nothing()
+        await jp_fetch(f"{BASE}/tasks")
+        second = await do_nothing()
+        await is_over.wait()
+        assert list(heard) == [second]
+        for each in (first, second):
+            forget_task(places, each)
+
+    jp_asyncio_loop.run_until_complete(asyncio.wait_for(do_both(), 120))
 
 
 def test_the_witness_sees_what_blocks() -> None:
