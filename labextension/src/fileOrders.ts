@@ -11,6 +11,7 @@ import { CommandIDs } from './commandIDs';
 import { ask } from './dialogs';
 import { nameOf } from './format';
 import { apptainerIcon } from './icons';
+import { openNewNotebook } from './newNotebook';
 
 const RECIPE = /\.def$|^dockerfile|\.dockerfile$|^environment.*\.ya?ml$|^requirements.*\.txt$/i;
 const IMAGE = /\.sif$/i;
@@ -74,8 +75,7 @@ export function addFileOrders(
       const path = await choose(args);
       if (path) {
         const kernelName = await findOrMakeKernel(app, path, trans);
-        const cwd = path.startsWith('/') ? undefined : PathExt.dirname(path);
-        await commands.execute('notebook:create-new', { kernelName, ...(cwd === undefined ? {} : { cwd }) });
+        await openNewNotebook(app, kernelName, path.startsWith('/') ? '' : PathExt.dirname(path));
       }
     }
   });
@@ -118,14 +118,14 @@ export function addFileOrders(
     label: trans.__('Build an image…'),
     icon: apptainerIcon,
     describedBy: { args: { type: 'object', properties: {} } },
-    isVisible: () => isThere && getSelected(RECIPE) !== undefined,
+    isVisible: () => isThere && commands.hasCommand(CommandIDs.build) && getSelected(RECIPE) !== undefined,
     execute: () => commands.execute(CommandIDs.build, { path: getSelected(RECIPE) ?? '' })
   });
   commands.addCommand(CommandIDs.makeKernelOfSelected, {
     label: trans.__('Make a kernel of an image…'),
     icon: apptainerIcon,
     describedBy: { args: { type: 'object', properties: {} } },
-    isVisible: () => isThere && getSelected(IMAGE) !== undefined,
+    isVisible: () => isThere && commands.hasCommand(CommandIDs.makeKernel) && getSelected(IMAGE) !== undefined,
     execute: () => commands.execute(CommandIDs.makeKernel, { image: getSelected(IMAGE) ?? '' })
   });
 

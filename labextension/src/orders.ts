@@ -7,19 +7,31 @@ import { TranslationBundle } from '@jupyterlab/translation';
 import { KernelspecRequest, LoginRequest, Order, OverlayRequest, request, Task } from './api';
 import { CommandIDs } from './commandIDs';
 import { ask } from './dialogs';
+import { followTask } from './follow';
 import { nameOf } from './format';
+import { openNewNotebook } from './newNotebook';
 
-const FOLLOW_MS = 1000;
 const NO_ARGUMENTS = { args: { type: 'object' as const, properties: {} } };
 
-/** Add the commands; `refresh` is called after each change. */
-export function addOrders(app: JupyterFrontEnd, trans: TranslationBundle, refresh: () => void): void {
+/** Add the commands; `refresh` is called after each change. isTold: whether notifications tell of tasks. */
+export function addOrders(
+  app: JupyterFrontEnd,
+  trans: TranslationBundle,
+  refresh: () => void,
+  isTold: () => boolean
+): void {
   const { commands, serviceManager } = app;
+
+  const follow = (task: Task): void => {
+    if (isTold()) {
+      void followTask(task, trans, commands, refresh);
+    }
+  };
 
   const order = async (what: Order): Promise<void> => {
     const task = await request<Task>('POST', '/tasks', what);
     refresh();
-    void followTask(task, trans, refresh);
+    follow(task);
   };
 
   commands.addCommand(CommandIDs.pull, {
@@ -199,7 +211,7 @@ export function addOrders(app: JupyterFrontEnd, trans: TranslationBundle, refres
         };
         await request('POST', '/logins', body);
         if (args.task) {
-          void followTask(await request<Task>('POST', `/tasks/${String(args.task)}/retry`, {}), trans, refresh);
+          follow(await request<Task>('POST', `/tasks/${String(args.task)}/retry`, {}));
         }
         refresh();
       }
@@ -209,7 +221,7 @@ export function addOrders(app: JupyterFrontEnd, trans: TranslationBundle, refres
   commands.addCommand(CommandIDs.newNotebook, {
     label: trans.__('New notebook'),
     describedBy: { args: { type: 'object', required: ['kernel'], properties: { kernel: { type: 'string' } } } },
-    execute: args => commands.execute('notebook:create-new', { kernelName: String(args.kernel) })
+    execute: args => openNewNotebook(app, String(args.kernel))
   });
 }
 
@@ -222,46 +234,4 @@ function guessKind(path: string): 'def' | 'dockerfile' | 'environment' | 'requir
     return 'environment';
   }
   return /^requirements.*\.txt$/.test(name) ? 'requirements' : 'def';
-}
-
-/** Tell of a task until it is over: a notification with progress, wherever the person is in the meantime. Returns how it ended. */
-export async function followTask(
-  started: Task,
-  trans: TranslationBundle,
-  refresh: () => void = () => undefined
-): Promise<Task['state'] | undefined> {
-  const cancel = {
-    label: trans.__('Cancel'),
-    callback: (): void => void request('DELETE', `/tasks/${started.id}`).then(refresh, () => undefined)
-  };
-  const id = Notification.emit(started.title, 'in-progress', { autoClose: false, actions: [cancel] });
-  let task = started;
-  while (task.state === 'queued' || task.state === 'running') {
-    await new Promise(resolve => window.setTimeout(resolve, FOLLOW_MS));
-    try {
-      task = await request<Task>('GET', `/tasks/${started.id}`);
-    } catch {
-      // Forgotten, or no server any more: there is nothing to tell.
-      Notification.dismiss(id);
-      return undefined;
-    }
-    Notification.update({
-      id,
-      message: `${task.title}: ${task.phase}`,
-      type: 'in-progress',
-      progress: task.percent === null ? undefined : task.percent / 100,
-      autoClose: false,
-      actions: [cancel]
-    });
-  }
-  refresh();
-  const error = task.error as { message?: string } | null;
-  Notification.update({
-    id,
-    message: task.state === 'done' ? trans.__('%1: done', task.title) : `${task.title}: ${error?.message ?? task.state}`,
-    type: task.state === 'done' ? 'success' : task.state === 'cancelled' ? 'info' : 'error',
-    autoClose: task.state === 'done' ? 5000 : false,
-    actions: []
-  });
-  return task.state;
 }

@@ -5,6 +5,7 @@ import {
 } from '@jupyterlab/application';
 import { ICommandPalette, MainAreaWidget } from '@jupyterlab/apputils';
 import { INotebookTracker } from '@jupyterlab/notebook';
+import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import {
   ITranslator,
   nullTranslator,
@@ -17,6 +18,7 @@ import { Folder, IGpus, Image, Instance, isServed, Kernels, Overlay, Task } from
 import { CommandIDs } from './commandIDs';
 import { apptainerIcon } from './icons';
 import { LogView } from './log';
+import { DEFAULT_OPTIONS, loadOptions } from './options';
 import { addOrders } from './orders';
 import { Resource } from './resource';
 import { ISectionContext, Section } from './section';
@@ -32,30 +34,32 @@ import { TasksSection } from './sections/tasks';
 const PANEL_ID = 'jupyter-apptainer-panel';
 const OFTEN_MS = 2_000;
 const SELDOM_MS = 30_000;
-const OPEN_AT_FIRST = [NotebookSection, ImagesSection, TasksSection];
-
+const ASKED_OFTEN = ['notebook', 'instances', 'gpus', 'tasks'];
 /** The side bar: images, kernels, containers, overlays, GPUs, tasks and disks of this server. */
 export const panelPlugin: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-apptainer:panel',
   description: 'Adds a side bar for images, kernels, containers, overlays, GPUs and tasks.',
   autoStart: true,
   requires: [INotebookTracker],
-  optional: [ICommandPalette, ILayoutRestorer, ITranslator],
+  optional: [ICommandPalette, ILayoutRestorer, ISettingRegistry, ITranslator],
   activate: (
     app: JupyterFrontEnd,
     notebooks: INotebookTracker,
     palette: ICommandPalette | null,
     restorer: ILayoutRestorer | null,
+    registry: ISettingRegistry | null,
     translator: ITranslator | null
   ): void => {
     const trans = (translator ?? nullTranslator).load('jupyter_apptainer');
     const sections: Section<unknown>[] = [];
+    let options = DEFAULT_OPTIONS;
     const context: ISectionContext = {
       trans,
       refresh: () => sections.forEach(section => section.resource.refresh()),
       execute: (command, args) => app.commands.execute(command, args)
     };
-    sections.push(...buildSections(trans, context, notebooks));
+    const named = buildSections(trans, context, notebooks);
+    sections.push(...Object.values(named));
     const panel = buildPanel(trans, sections);
     const show = (): void => {
       if (!panel.isAttached) {
@@ -68,7 +72,11 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
       describedBy: { args: { type: 'object', properties: {} } },
       execute: () => {
         show();
-        app.shell.activateById(PANEL_ID);
+        // Jupyter Notebook closes a side bar that is activated while it is the current one, seen or not.
+        for (let attempt = 0; attempt < 2 && !panel.isVisible; attempt += 1) {
+          app.shell.activateById(PANEL_ID);
+        }
+        panel.activate();
       }
     });
     app.commands.addCommand(CommandIDs.showLog, {
@@ -88,30 +96,48 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
         app.shell.activateById(widget.id);
       }
     });
-    addOrders(app, trans, context.refresh);
-    for (const command of [CommandIDs.openPanel, CommandIDs.pull, CommandIDs.build, CommandIDs.createOverlay]) {
-      palette?.addItem({ command, category: trans.__('Apptainer') });
-    }
+    addOrders(app, trans, context.refresh, () => options.notifications);
     // A server without the extension, or JupyterLite: nothing is shown, and nothing is said. JupyterLab's start does not wait for it.
-    void isServed().then(found => found && show());
+    const settled = loadOptions(registry, panelPlugin.id, found => {
+      options = found;
+      askEvery(named, options.refreshSeconds);
+    });
+    void Promise.all([isServed(), settled]).then(([found]) => {
+      openSections(panel, named, options.openSections);
+      if (!found) {
+        return;
+      }
+      for (const command of [CommandIDs.openPanel, CommandIDs.pull, CommandIDs.build, CommandIDs.createOverlay]) {
+        palette?.addItem({ command, category: trans.__('Apptainer') });
+      }
+      if (options.isShown) {
+        show();
+      }
+    });
   }
 };
+
+function askEvery(sections: Record<string, Section<unknown>>, seconds: number): void {
+  for (const name of ASKED_OFTEN) {
+    sections[name].resource.intervalMs = seconds * 1000;
+  }
+}
 
 function buildSections(
   trans: TranslationBundle,
   context: ISectionContext,
   notebooks: INotebookTracker
-): Section<any>[] {
-  return [
-    new NotebookSection(trans.__('This notebook'), new Resource<Instance[]>('/instances', OFTEN_MS), context, notebooks),
-    new ImagesSection(trans.__('Images'), new Resource<Image[]>('/images', SELDOM_MS), context),
-    new KernelsSection(trans.__('Kernels'), new Resource<Kernels>('/kernels', SELDOM_MS), context),
-    new InstancesSection(trans.__('Instances'), new Resource<Instance[]>('/instances', OFTEN_MS), context),
-    new OverlaysSection(trans.__('Overlays'), new Resource<Overlay[]>('/overlays', SELDOM_MS), context),
-    new GpusSection(trans.__('GPUs'), new Resource<IGpus>('/gpus', OFTEN_MS), context),
-    new TasksSection(trans.__('Tasks'), new Resource<Task[]>('/tasks', OFTEN_MS), context),
-    new StorageSection(trans.__('Storage'), new Resource<Folder[]>('/storage', SELDOM_MS), context)
-  ];
+): Record<string, Section<any>> {
+  return {
+    notebook: new NotebookSection(trans.__('This notebook'), new Resource<Instance[]>('/instances', OFTEN_MS), context, notebooks),
+    images: new ImagesSection(trans.__('Images'), new Resource<Image[]>('/images', SELDOM_MS), context),
+    kernels: new KernelsSection(trans.__('Kernels'), new Resource<Kernels>('/kernels', SELDOM_MS), context),
+    instances: new InstancesSection(trans.__('Instances'), new Resource<Instance[]>('/instances', OFTEN_MS), context),
+    overlays: new OverlaysSection(trans.__('Overlays'), new Resource<Overlay[]>('/overlays', SELDOM_MS), context),
+    gpus: new GpusSection(trans.__('GPUs'), new Resource<IGpus>('/gpus', OFTEN_MS), context),
+    tasks: new TasksSection(trans.__('Tasks'), new Resource<Task[]>('/tasks', OFTEN_MS), context),
+    storage: new StorageSection(trans.__('Storage'), new Resource<Folder[]>('/storage', SELDOM_MS), context)
+  };
 }
 
 function buildPanel(trans: TranslationBundle, sections: readonly Section<any>[]): SidePanel {
@@ -123,12 +149,17 @@ function buildPanel(trans: TranslationBundle, sections: readonly Section<any>[])
   for (const section of sections) {
     panel.addWidget(section);
   }
-  // The rest is a click away, and asks nothing of the server until then.
+  return panel;
+}
+
+/** The rest is a click away, and asks nothing of the server until then. */
+function openSections(panel: SidePanel, sections: Record<string, Section<unknown>>, open: readonly string[]): void {
   const accordion = panel.content as AccordionPanel;
-  sections.forEach((section, index) => {
-    if (!OPEN_AT_FIRST.some(type => section instanceof type)) {
+  Object.keys(sections).forEach((name, index) => {
+    if (open.includes(name)) {
+      accordion.expand(index);
+    } else {
       accordion.collapse(index);
     }
   });
-  return panel;
 }

@@ -19,7 +19,7 @@ export class Resource<T> {
     this._poll = new Poll({
       auto: false,
       factory: () => this._load(),
-      frequency: { interval: intervalMs, backoff: true, max: 60_000 },
+      frequency: buildFrequency(intervalMs),
       name: `jupyter-apptainer:${path}`,
       standby: 'when-hidden'
     });
@@ -38,6 +38,11 @@ export class Resource<T> {
   /** Something came, or did not. */
   get changed(): ISignal<this, void> {
     return this._changed;
+  }
+
+  /** How often it is asked again from now on. */
+  set intervalMs(intervalMs: number) {
+    this._poll.frequency = buildFrequency(intervalMs);
   }
 
   /** Begin to look, or look no more. */
@@ -78,4 +83,8 @@ export class Resource<T> {
   private _error: ApiError | undefined;
   private _isSeen = false;
   private _changed = new Signal<this, void>(this);
+}
+
+function buildFrequency(interval: number): { interval: number; backoff: boolean; max: number } {
+  return { interval, backoff: true, max: 60_000 };
 }

@@ -52,11 +52,7 @@ def labextension(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def serve(root: Path, labextension: Path, module: str, *options: str) -> Iterator[Server]:
     """JupyterLab or Jupyter Notebook with our extension."""
-    # The news would lie above what has to be clicked.
-    overrides = Path(os.environ["JUPYTER_CONFIG_DIR"], "labconfig", "default_setting_overrides.json")
-    overrides.parent.mkdir(parents=True, exist_ok=True)
-    news = {"fetchNews": "false", "checkForUpdates": False}
-    overrides.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": news}))
+    hide_news()
     server = Server(
         root,
         "--expose-app-in-browser",
@@ -71,6 +67,14 @@ def serve(root: Path, labextension: Path, module: str, *options: str) -> Iterato
         yield server
     finally:
         server.end()
+
+
+def hide_news() -> None:
+    # The news would lie above what has to be clicked.
+    overrides = Path(os.environ["JUPYTER_CONFIG_DIR"], "labconfig", "default_setting_overrides.json")
+    overrides.parent.mkdir(parents=True, exist_ok=True)
+    news = {"fetchNews": "false", "checkForUpdates": False}
+    overrides.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": news}))
 
 
 @contextmanager

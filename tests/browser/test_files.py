@@ -114,3 +114,19 @@ def test_context_menu_opens_a_terminal_in_an_image_and_builds_recipes(
         form.get_by_role("button", name="Cancel").click()
     for terminal in server.ask("GET", "api/terminals")[1]:
         server.ask("DELETE", f"api/terminals/{terminal['name']}")
+
+
+def test_a_server_without_our_part_is_left_alone(browser: Browser, folder: Path, labextension: Path) -> None:
+    without = "--ServerApp.jpserver_extensions={'jupyter_apptainer': False}"
+    with (
+        serve(folder, labextension, "jupyterlab", without) as server,
+        open_page(browser, server, "lab?reset") as page,
+    ):
+        with page.expect_response(re.compile("/jupyter-apptainer/v1/status")) as answered:
+            open_folder(page)
+        assert answered.value.status == 404
+        page.locator(".jp-DirListing-item", has_text=IMAGE).dblclick()
+        expect(page.get_by_text("This server cannot look into images.")).to_be_visible()
+        assert page.evaluate("jupyterapp.commands.isVisible('apptainer:new-notebook-in-image')") is False
+        for said in (".jp-apptainer-panel", ".jp-Dialog", ".Toastify__toast"):
+            expect(page.locator(said)).to_have_count(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -14,14 +15,22 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from jupyter_apptainer.places import find_places
 from jupyter_apptainer.tasks.stop import cancel_task
 from jupyter_apptainer.tasks.store import clean_tasks, iter_tasks
-from tests.browser.conftest import open_page, serve
+from tests.browser.conftest import TIMEOUT_MS, open_page, serve
 from tests.browser.test_labextension import run_cell, wait_idle
+from tests.gpu.world import GIB, STANDIN, World, make_card
 from tests.integration.server import Server
 from tests.laboratory import Lab
 from tests.registry import OciImage, Registry
 
 pytestmark = pytest.mark.user
 
+BUILT = """\
+Bootstrap: localimage
+From: {image}
+
+%post
+    echo fresh > /opt/built
+"""
 SLOW = """\
 Bootstrap: localimage
 From: {image}
@@ -43,6 +52,11 @@ def server(folder: Path, labextension: Path, starter_kernel: str, starter_image:
         for name in ("APPTAINER_CONFIGDIR", "APPTAINER_CACHEDIR"):
             patch.setenv(name, lab.environ[name])
         patch.setenv("JUPYTER_APPTAINER_HOME", str(folder.with_name(folder.name + "-own")))
+        world = World(folder.with_name(folder.name + "-gpus.json"))
+        world.show(make_card(0, utilisation=43, memory=[10 * GIB, 40 * GIB]))
+        patch.setenv("JPA_TEST_GPUS", str(world.path))
+        patch.setenv("PYTHONPATH", str(STANDIN))
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         places = find_places()
         running = serve(folder, labextension, "jupyterlab")
         found = running.__enter__()
@@ -57,7 +71,16 @@ def open_side_bar(page: Page) -> Locator:
     page.wait_for_function("window.jupyterapp?.commands.hasCommand('apptainer:open-panel')")
     # What was open before decides what is seen until then.
     page.evaluate("jupyterapp.restored.then(() => true)")
-    page.evaluate("jupyterapp.commands.execute('apptainer:open-panel')")
+    # Jupyter Notebook folds its side bars whenever something is added to one, as other extensions do while the page loads.
+    page.wait_for_function(
+        """() => {
+            const isSeen = Boolean(document.querySelector('.jp-apptainer-panel')?.offsetParent);
+            if (!isSeen)
+                void jupyterapp.commands.execute('apptainer:open-panel');
+            return isSeen;
+        }""",
+        polling=500,
+    )
     panel = page.locator(".jp-apptainer-panel")
     expect(panel).to_be_visible()
     return panel
@@ -119,6 +142,56 @@ def test_pull_make_a_kernel_use_it_and_stop_it(
     assert not Path(os.environ["JUPYTER_DATA_DIR"], "kernels", "side-bar").exists()
 
 
+def build_and_open(page: Page, folder: Path, image: Path, name: str) -> Locator:
+    """Build an image from the side bar; returns the button of the notification that opens a notebook in it."""
+    (folder / f"{name}.def").write_text(BUILT.format(image=image))
+    open_side_bar(page).get_by_role("button", name="Build…").click()
+    form = page.get_by_role("dialog")
+    form.get_by_label("Recipe", exact=True).fill(f"{name}.def")
+    form.get_by_label("Image", exact=True).fill(f"{name}.sif")
+    form.get_by_role("button", name="Build").click()
+    notice = page.locator(".Toastify__toast").filter(has_text=name)
+    expect(notice.get_by_role("button", name="Log")).to_be_visible()
+    start = notice.get_by_role("button", name="New notebook in it")
+    expect(start).to_be_visible(timeout=3 * TIMEOUT_MS)
+    return start
+
+
+def read_what_was_built(page: Page) -> None:
+    wait_idle(page)
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.type("open('/opt/built').read()")
+    assert run_cell(page).strip() == "'fresh\\n'"
+
+
+def test_build_an_image_and_work_in_it(server: Server, browser: Browser, folder: Path, starter_image: Path) -> None:
+    with open_page(browser, server, "lab?reset") as page:
+        build_and_open(page, folder, starter_image, "in-lab").click()
+        read_what_was_built(page)
+
+
+def test_build_an_image_and_work_in_it_in_jupyter_notebook(
+    folder: Path, labextension: Path, browser: Browser, starter_image: Path
+) -> None:
+    with serve(folder, labextension, "notebook") as server, open_page(browser, server, "tree") as tree:
+        start = build_and_open(tree, folder, starter_image, "in-notebook")
+        with tree.expect_popup() as opened:
+            start.click()
+        page = opened.value
+        read_what_was_built(page)
+        page.get_by_role("button", name="Environment").click()
+        form = page.get_by_role("dialog")
+        form.get_by_label("Overlays", exact=True).fill("tmpfs")
+        before = wait_idle(page)
+        page.keyboard.press("Tab")
+        form.get_by_role("button", name="Save and start anew").press("Enter")
+        page.wait_for_function(
+            "id => { const s = jupyterapp.shell.currentWidget.sessionContext.session; return s?.kernel && s.kernel.id !== id; }",
+            arg=before,
+        )
+        wait_idle(page)
+
+
 def test_a_build_can_be_watched_and_cancelled(
     server: Server, browser: Browser, folder: Path, starter_image: Path
 ) -> None:
@@ -152,6 +225,23 @@ def test_a_failure_is_told_with_its_way_out(server: Server, browser: Browser, fo
         form.get_by_role("button", name="Build").click()
         expect(page.get_by_role("dialog")).to_contain_text("missing.def")
         page.get_by_role("dialog").get_by_role("button").last.click()
+
+
+def test_settings_open_sections_of_gpus_and_storage(server: Server, browser: Browser) -> None:
+    settings = "lab/api/settings/jupyter-apptainer:panel"
+    server.ask("PUT", settings, {"raw": json.dumps({"openSections": ["gpus", "storage"], "refreshSeconds": 1})})
+    try:
+        with open_page(browser, server, "lab?reset") as page:
+            panel = open_side_bar(page)
+            card = panel.get_by_role("list", name="GPUs").get_by_role("listitem")
+            expect(card).to_contain_text("NVIDIA A100-SXM4-40GB")
+            expect(card.get_by_role("progressbar", name="Use of GPU 0")).to_have_attribute("aria-valuenow", "43")
+            expect(card.get_by_role("progressbar", name="Memory of GPU 0")).to_have_attribute("aria-valuenow", "25")
+            disks = panel.get_by_role("list", name="Storage").get_by_role("progressbar")
+            expect(disks.first).to_have_attribute("aria-valuetext", re.compile(r"free of \d"))
+            expect(panel.get_by_role("button", name="Pull…")).to_be_hidden()
+    finally:
+        server.ask("PUT", settings, {"raw": "{}"})
 
 
 def test_nothing_is_asked_while_the_side_bar_is_hidden(server: Server, browser: Browser) -> None:

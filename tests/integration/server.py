@@ -28,11 +28,11 @@ Message = dict[str, Any]
 class Server:
     """`jupyter server` or another program of its kind, in a process of its own. Ended by `end`, if nothing else has."""
 
-    def __init__(self, root: Path, *options: str, module: str = "jupyter_server") -> None:
+    def __init__(self, root: Path, *options: str, module: str = "jupyter_server", python: str = sys.executable) -> None:
         self.log: list[str] = []
         self.process = subprocess.Popen(
             [
-                sys.executable,
+                python,
                 "-m",
                 module,
                 "--no-browser",

@@ -6,7 +6,7 @@ import { TranslationBundle } from '@jupyterlab/translation';
 import { Repair, RepairAnswer, request, Start } from '../api';
 import { CommandIDs } from '../commandIDs';
 import { nameOf } from '../format';
-import { followTask } from '../orders';
+import { followTask } from '../follow';
 
 const JUST_NOW_S = 10;
 const AGAIN = 'again';
@@ -97,7 +97,7 @@ export class Mender {
   private async _repair(start: Start, kind: string): Promise<boolean> {
     const path = `/starts/${encodeURIComponent(start.kernel_id)}/repairs`;
     const { task } = await request<RepairAnswer>('POST', path, { kind });
-    return !task || (await followTask(task, this._trans)) === 'done';
+    return !task || (await followTask(task, this._trans, this._app.commands)) === 'done';
   }
 
   /** The notebook that waits for the kernel. */
