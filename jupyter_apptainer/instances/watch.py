@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import os
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -67,7 +68,13 @@ class DirectoryWatch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        # Linux lets this wait for all of its processors, for some 4 to 10 ms, and a start has three such watches.
+        closing = threading.Thread(target=os.close, args=(self._descriptor,), name="close-watch", daemon=True)
+        try:
+            closing.start()
+        except RuntimeError:
+            # The interpreter ends, and starts no threads any more.
+            os.close(self._descriptor)
 
 
 @contextmanager

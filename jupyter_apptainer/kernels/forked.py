@@ -151,17 +151,18 @@ async def _wait_server(path: str, instance: Instance, deadline: float) -> None:
     folder = os.path.dirname(path)
     if not os.path.exists(os.path.join(folder, START_SCRIPT)):
         raise NotForked("the instance was started without a fork server")
-    with DirectoryWatch(folder) as watch:
-        main = next(iter(read_children(instance.init.pid)), None)
-        if main is None:
-            raise NotForked("its fork server has ended")
-        with watch_exit(main) as ended:
-            while not os.path.exists(path):
-                left = deadline - time.monotonic()
-                if left <= 0 or main not in read_children(instance.init.pid):
-                    raise NotForked("its fork server did not come up")
-                await wait_readable([watch.fileno(), ended], left)
-                watch.drain()
+    main = next(iter(read_children(instance.init.pid)), None)
+    if main is None:
+        raise NotForked("its fork server has ended")
+    if os.path.exists(path):
+        return
+    with DirectoryWatch(folder) as watch, watch_exit(main) as ended:
+        while not os.path.exists(path):
+            left = deadline - time.monotonic()
+            if left <= 0 or main not in read_children(instance.init.pid):
+                raise NotForked("its fork server did not come up")
+            await wait_readable([watch.fileno(), ended], left)
+            watch.drain()
 
 
 def _build_request(plan: LaunchPlan, log_path: str, *, is_restart: bool) -> dict[str, Any]:
