@@ -146,17 +146,16 @@ class Sampler:
             viewer.listener(report)
 
 
-_shared: Sampler | None = None
+_shared: dict[bool, Sampler] = {}
 _shared_lock = threading.Lock()
 
 
-def find_sampler() -> Sampler:
-    """Return the sampler that all viewers in this process share."""
-    global _shared
+def find_sampler(*, is_all: bool = False) -> Sampler:
+    """Return the sampler that all viewers in this process share. is_all: that of who looks at all devices of the machine."""
     with _shared_lock:
-        if _shared is None:
-            _shared = Sampler(_open_reader)
-        return _shared
+        if is_all not in _shared:
+            _shared[is_all] = Sampler(_open_reader, is_all=is_all)
+        return _shared[is_all]
 
 
 def _open_reader() -> GpuReader:

@@ -42,6 +42,14 @@ def compute_digest(path: str, places: Places) -> str:
     return found
 
 
+def find_known_digest(path: str, places: Places) -> str | None:
+    """Return the SHA-256 of an image file where it was computed before; nothing is read."""
+    try:
+        return _load(_key(os.stat(path)), places)
+    except OSError:
+        return None
+
+
 def check_digest(path: str, digest: str, places: Places) -> None:
     """Check that the file at `path` has this SHA-256. Raises ImageMismatch, and what `compute_digest` does."""
     found = compute_digest(path, places)

@@ -20,7 +20,7 @@ from .context import find_context
 from .folders import list_folders
 from .front.markup import render_page, render_text
 from .front.model import Action, Form, Section, Values, Words
-from .front.source import TITLES, SourceError
+from .front.source import ALL_GPUS, TITLES, SourceError
 from .loader import WITH_GPUS, HostSource
 
 _REST_AFTER_S = 10.0
@@ -71,14 +71,15 @@ class Panels:
         if not names:
             self._sampler.look()
         elif names[0] in WITH_GPUS:
-            if self._sampler.latest is None:
+            sampler = self._source.find_sampler(names[0])
+            if sampler.latest is None:
                 # Once begun, it goes on by itself.
-                self._sampler.look()
+                sampler.look()
             self._source.watch(names[0], _ignore)
         return [self._get(name) for name in names or TITLES]
 
     def _get(self, name: str) -> Section:
-        if name not in TITLES:
+        if name not in (*TITLES, ALL_GPUS):
             raise SpecError(f"the panel has no page {name!r}", hint=f"its pages are {', '.join(TITLES)}")
         return self._source.load(name)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_apptainer.gpu import find_sampler
+from jupyter_apptainer.gpu import Sampler
 from jupyter_apptainer.widgets.context import PanelContext
 from jupyter_apptainer.widgets.folders import list_folders
 from jupyter_apptainer.widgets.front.fields import FolderField
@@ -21,6 +21,7 @@ from jupyter_apptainer.widgets.front.page import Page
 from jupyter_apptainer.widgets.front.view import PanelView
 from jupyter_apptainer.widgets.loader import HostSource
 from jupyter_apptainer.widgets.serve import read_code
+from tests.gpu.world import World, make_card
 
 # Slow, and the same for all.
 pytestmark = pytest.mark.root
@@ -30,7 +31,7 @@ DEADLINE_S = 60
 
 @pytest.fixture
 def view(context: PanelContext) -> Iterator[PanelView]:
-    shown = PanelView(HostSource(context, find_sampler()), pause_after_s=3600)
+    shown = PanelView(HostSource(context, Sampler(), Sampler(is_all=True)), pause_after_s=3600)
     yield shown
     shown.close()
     for thread in threading.enumerate():
@@ -134,6 +135,20 @@ def test_what_is_sent_to_containers_needs_nothing_of_ours_and_python_39_reads_it
         names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) if not node.level}
         assert {each.split(".")[0] for each in names} - set(sys.stdlib_module_names) <= {"IPython", "ipywidgets"}, name
         assert all(node.level < 2 for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), name
+
+
+def test_all_gpus_of_the_machine_are_shown_on_request(
+    view: PanelView, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.show(make_card(0, name="mine"), make_card(1, name="of others"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    view._view_count = 1
+    find(view, "GPU").click()
+    wait_for(view, "1 more on this machine, not given to you")
+    assert "GPU 1 (of others)" not in read(view)
+    find(view, "All GPUs of this machine, not only those given to you").value = True
+    wait_for(view, "GPU 1 (of others)")
+    view.close()
 
 
 def test_each_widget_is_one_of_ipywidgets_own_so_no_front_end_needs_code_of_ours(view: PanelView) -> None:

@@ -10,6 +10,7 @@ import ipywidgets
 from .fields import ListFolders, make_field
 from .markup import render_facts, render_html, render_message, render_output
 from .model import Action, Form, Row, Section, Values, Words, filter_rows
+from .source import ALL_GPUS
 
 _BUTTON = {"width": "auto"}
 _WIDE = {"width": "min(560px, 95%)"}
@@ -37,13 +38,17 @@ class Page:
         self._reasons = ipywidgets.HTML()
         self._dialog = ipywidgets.VBox()
         self._output = ipywidgets.VBox()
+        self._all = ipywidgets.Checkbox(
+            description="All GPUs of this machine, not only those given to you", indent=False
+        )
+        self._all.observe(lambda _: self._touch(), "value")
         self._known: dict[str, Any] = {}
         self._filter.observe(lambda _: self._changed(), "value")
         self._choice.observe(lambda _: self._changed(), "value")
-        has_filter = [self._filter] if name == "images" else []
+        above = {"images": [self._filter], "gpu": [self._all]}
         self.widget = ipywidgets.VBox(
             [
-                *has_filter,
+                *above.get(name, ()),
                 self._table,
                 self._choice,
                 self._buttons,
@@ -53,6 +58,11 @@ class Page:
                 self._facts,
             ]
         )
+
+    @property
+    def wanted(self) -> str:
+        """What is to be loaded for it."""
+        return ALL_GPUS if self._all.value else self._section.name
 
     def show(self, section: Section) -> None:
         """Show what there is now. What is chosen, typed or opened stays."""

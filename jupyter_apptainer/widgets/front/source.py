@@ -18,6 +18,10 @@ TITLES: Mapping[str, str] = {
 }
 
 
+# The page of GPUs with those of the machine that nobody has given to this user.
+ALL_GPUS = "gpu-all"
+
+
 class SourceError(Exception):
     """A page cannot be loaded; the text says why."""
 
@@ -36,7 +40,7 @@ class Source(Protocol):
     """This host, or from inside a container the bridge to it. Its functions may be called in any thread."""
 
     def load(self, name: str) -> Section:
-        """Load one page now. Raises SourceError."""
+        """Load one page now, or `ALL_GPUS`. Raises SourceError."""
         ...
 
     def load_all(self) -> Sequence[Section]:

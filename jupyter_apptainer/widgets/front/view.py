@@ -104,7 +104,8 @@ class PanelView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
     # --- in the pulse's thread
 
     def _look(self) -> None:
-        name = self._shown
+        page = self._get_page(self._shown)
+        name = page.wanted
         self._source.watch(name, self._pulse.look_soon)
         try:
             section = self._source.load(name)
@@ -112,7 +113,7 @@ class PanelView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
             self._say(str(error), is_error=True)
             return
         with self._lock:
-            self._get_page(name).show(section)
+            page.show(section)
 
     def _rest(self) -> None:
         self._source.watch(None, self._pulse.look_soon)

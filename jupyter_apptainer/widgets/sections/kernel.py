@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from ...errors import ApptainerError
 from ...gpu import GpuReport
 from ...gpu.format import format_bytes as format_gpu_bytes
+from ...images.digest import find_known_digest
 from ...images.records import find_record
 from ...instances.binds import Bind, list_binds, sees_folder
 from ...instances.ledger import iter_entries
@@ -175,7 +176,7 @@ def _list_facts(context: PanelContext, entry: LedgerEntry, spec: ContainerSpec |
     facts = [
         ("notebook", entry.label),
         ("image", entry.image),
-        ("digest", (record.digest if record else "") or "not pulled by name"),
+        ("digest", _describe_digest(context, entry, (record.digest if record else "") or "")),
         ("start", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in entry.phases.items()) or "not over yet"),
         *(("overlay", _describe_overlay(path)) for path in entry.overlays),
     ]
@@ -202,6 +203,12 @@ def _list_facts(context: PanelContext, entry: LedgerEntry, spec: ContainerSpec |
         if (wish.destination or wish.source) not in mounted:
             facts.append(("from the next start", f"{wish.source} → {wish.destination or wish.source}"))
     return facts
+
+
+def _describe_digest(context: PanelContext, entry: LedgerEntry, pulled: str) -> str:
+    known = find_known_digest(entry.image, context.places)
+    file = f"sha256:{known} (the file)" if known else ""
+    return ", ".join(filter(None, (pulled and f"{pulled} (as pulled)", file))) or "not known: it was not pulled by name"
 
 
 def _is_below(path: str, folders: Iterable[str]) -> bool:
