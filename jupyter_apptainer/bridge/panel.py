@@ -18,7 +18,7 @@ _ASKS: Mapping[str, range] = {
     "code": range(1),
     "page": range(1),
     "load": range(2),
-    "folders": range(1, 2),
+    "entries": range(1, 2),
     "act": range(3, 4),
 }
 FindCwd = Callable[[Request, BridgeSetup], str]
@@ -29,8 +29,8 @@ def build_record(request: Request, setup: BridgeSetup, find_cwd: FindCwd) -> dic
     ask, *words = request.words or ("",)
     if ask not in _ASKS or len(words) not in _ASKS[ask]:
         raise BridgeError(f"the panel knows {', '.join(_ASKS)}, and not {' '.join(request.words)[:60]!a}")
-    if ask == "folders" and setup.level != "full":
-        raise refuse("panel folders", setup.level, "what lies in the host's folders is not shown")
+    if ask == "entries" and setup.level != "full":
+        raise refuse("panel entries", setup.level, "what lies in the host's folders is not shown")
     # What is filled in may be a relative path; pages have none.
     cwd = find_cwd(request, setup) if ask == "act" else "/"
     return {"ask": ask, "words": words, "values": dict(request.given), "cwd": cwd, "kernel": setup.kernel_id}

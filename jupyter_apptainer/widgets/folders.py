@@ -1,14 +1,15 @@
-"""The folders that lie in a folder, for a form's chooser."""
+"""What lies in a folder, for a form's chooser."""
 
 from __future__ import annotations
 
 import os
 
 
-def list_folders(path: str) -> tuple[str, ...]:
-    """Return their names, without hidden ones; none where it cannot be read."""
+def list_entries(path: str) -> tuple[str, ...]:
+    """Return its names, without hidden ones: folders with a slash behind, then files; none where it cannot be read."""
     try:
         with os.scandir(os.path.expanduser(path) or ".") as entries:
-            return tuple(sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()))
+            found = [(not entry.is_dir(), entry.name) for entry in entries if not entry.name.startswith(".")]
     except (OSError, ValueError):
         return ()
+    return tuple(name if is_file else f"{name}/" for is_file, name in sorted(found))

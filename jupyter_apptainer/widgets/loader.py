@@ -8,7 +8,7 @@ from ..errors import ApptainerError
 from ..gpu import Sampler, Viewer, find_sampler
 from .commands import Commands
 from .context import PanelContext
-from .folders import list_folders
+from .folders import list_entries
 from .front.model import Action, Section
 from .front.source import ALL_GPUS, TITLES, Outcome, SourceError
 from .sections.gpu import build_gpu_section
@@ -76,9 +76,9 @@ class HostSource:
         self._watched = wanted
         self._viewer = wanted.watch(lambda _: on_news()) if wanted else None
 
-    def list_folders(self, path: str) -> Sequence[str]:
+    def list_entries(self, path: str) -> Sequence[str]:
         """See `Source`."""
-        return list_folders(path)
+        return list_entries(path)
 
     def start(self, action: Action, on_end: Callable[[Outcome], None]) -> None:
         """See `Source`."""

@@ -17,7 +17,7 @@ from ..bridge.serving import serve
 from ..errors import ApptainerError, InstanceNotFound, SpecError
 from ..gpu import find_sampler
 from .context import find_context
-from .folders import list_folders
+from .folders import list_entries
 from .front.markup import render_page, render_text
 from .front.model import Action, Form, Section, Values, Words
 from .front.source import ALL_GPUS, TITLES, SourceError
@@ -57,8 +57,8 @@ class Panels:
         match ask:
             case "code":
                 return read_code()
-            case "folders":
-                return list_folders(words[0])
+            case "entries":
+                return list_entries(words[0])
             case "act":
                 name, key, label = words
                 return self._find_words(name, key, label, values)

@@ -195,7 +195,7 @@ def test_from_an_image_in_a_registry_to_a_notebook_that_is_stopped(
         keep_picture(panel, "panel-kernel-light")
         panel.get_by_role("button", name="Bind a folder…").click()
         panel.get_by_label("Folder", exact=True).fill(str(desk.folder.parent))
-        panel.get_by_label("Folders there").select_option("data")
+        panel.get_by_label("Folders there").select_option("data/")
         panel.get_by_role("button", name="Open the folder").click()
         expect(panel.get_by_label("Folder", exact=True)).to_have_value(str(desk.folder.parent / "data"))
         panel.get_by_label("As", exact=True).fill("/data")

@@ -266,7 +266,7 @@ def test_the_panel_reads_the_host_and_says_what_its_level_does_not_admit(reading
     refused = reading.value("click('kernel', 'Stop')")
     assert (refused["is_ok"], "`kernel stop` is refused" in refused["message"]) == (False, True)
     assert not reading.value("submit('images', 'Pull', uri='docker://127.0.0.1:9/a')")["is_ok"]
-    assert reading.value("shown._source.list_folders('/')") == []
+    assert reading.value("shown._source.list_entries('/')") == []
     for words in (["act", "images", "x", "rm"], ["load", "../x"], ["code", "x"], ["act"], []):
         assert reading.value(f"ask(*{words!r}, ask='panel')['error']['code']")
 
@@ -275,7 +275,7 @@ def test_the_panel_reads_the_host_and_says_what_its_level_does_not_admit(reading
 
 
 def test_the_panel_acts_on_the_host(full: RunningKernel, starter_image: Path, places: Places) -> None:
-    assert "lib" in full.value("shown._source.list_folders('/usr')")
+    assert "lib/" in full.value("shown._source.list_entries('/usr')")
     assert "ootstrap:" in full.value("click('images', 'Recipe')")["output"]
     made = full.value("submit('images', 'Make a kernel', name='t-made')")
     assert made["is_ok"], made

@@ -14,8 +14,8 @@ import pytest
 
 from jupyter_apptainer.gpu import Sampler
 from jupyter_apptainer.widgets.context import PanelContext
-from jupyter_apptainer.widgets.folders import list_folders
-from jupyter_apptainer.widgets.front.fields import FolderField
+from jupyter_apptainer.widgets.folders import list_entries
+from jupyter_apptainer.widgets.front.fields import PathField
 from jupyter_apptainer.widgets.front.model import Field, Form, Section
 from jupyter_apptainer.widgets.front.page import Page
 from jupyter_apptainer.widgets.front.view import PanelView
@@ -196,30 +196,55 @@ def test_a_form_stays_until_it_was_good_for_something() -> None:
     assert not [each for each in iter_widgets(page.widget) if getattr(each, "description", None) == "Name"]
 
 
+def join_lookers() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "jpa-panel-folders":
+            thread.join(DEADLINE_S)
+
+
 def test_a_folder_is_chosen_with_the_keyboard(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "c").mkdir()
-    chooser = FolderField(Field(name="source", label="Folder", kind="folder"), list_folders)
+    (tmp_path / "a/b/x.def").touch()
+    chooser = PathField(Field(name="source", label="Folder", kind="folder"), list_entries)
     path, folders, buttons = chooser.widget.children
     into, up = buttons.children
 
     def wait_options(*names: str) -> None:
-        for thread in threading.enumerate():
-            if thread.name == "jpa-panel-folders":
-                thread.join(DEADLINE_S)
+        join_lookers()
         assert folders.options == names
 
     path.value = str(tmp_path)
-    wait_options("a", "c")
+    wait_options("a/", "c/")
     # Each key press on the list chooses, and goes nowhere.
-    for name in ("a", "c", "a"):
+    for name in ("a/", "c/", "a/"):
         folders.value = name
         assert path.value == str(tmp_path)
     into.click()
-    wait_options("b")
+    wait_options("b/")
     assert chooser.value == str(tmp_path / "a")
     up.click()
-    wait_options("a", "c")
+    wait_options("a/", "c/")
     path.value = str(tmp_path / "no such")
     wait_options()
     assert into.disabled
+
+
+def test_a_recipe_is_chosen_and_none_is_there_until_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/lab.def").touch()
+    monkeypatch.chdir(tmp_path)
+    chooser = PathField(Field(name="path", label="or file", kind="file"), list_entries)
+    path, files, buttons = chooser.widget.children
+    take, _ = buttons.children
+    assert chooser.value == ""
+    for name in ("recipes/", "lab.def"):
+        join_lookers()
+        files.value = name
+        take.click()
+    assert chooser.value == str(tmp_path / "recipes/lab.def")
+    join_lookers()
+    assert files.options == ("lab.def",)
+    path.value = ""
+    join_lookers()
+    assert files.options == ("recipes/",)

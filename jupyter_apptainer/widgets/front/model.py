@@ -32,11 +32,11 @@ class Action:
 
 @dataclass(frozen=True)
 class Field:
-    """One thing to fill in. kind "area": several lines; "folder": chosen by looking around on the host."""
+    """One thing to fill in. kind "area": several lines; "folder", "file": chosen by looking around on the host."""
 
     name: str
     label: str
-    kind: Literal["text", "area", "choice", "check", "folder"] = "text"
+    kind: Literal["text", "area", "choice", "check", "folder", "file"] = "text"
     default: str = ""
     options: tuple[str, ...] = ()
     hint: str = ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets
 
-from .fields import ListFolders, make_field
+from .fields import ListEntries, make_field
 from .markup import render_facts, render_html, render_message, render_output
 from .model import Action, Form, Row, Section, Values, Words, filter_rows
 from .source import ALL_GPUS
@@ -22,12 +22,12 @@ class Page:
     """Shows a `Section`, and calls `run` with what is clicked, and who is told whether it succeeded. touch: called at every use."""
 
     def __init__(
-        self, name: str, noun: str, run: Run, touch: Callable[[], None], list_folders: ListFolders = lambda _: ()
+        self, name: str, noun: str, run: Run, touch: Callable[[], None], list_entries: ListEntries = lambda _: ()
     ) -> None:
         self._section = Section(name=name, title=noun, empty="Looking…")
         self._run = run
         self._touch = touch
-        self._list_folders = list_folders
+        self._list_entries = list_entries
         self._filter = ipywidgets.Text(
             description="Filter", placeholder="words that a row must have", continuous_update=True
         )
@@ -161,7 +161,7 @@ class Page:
     def _click_form(self, button: Any) -> None:
         self._touch()
         form = next(each for each in self._section.forms if f"{each.label}…" == button.description)
-        made = {field.name: make_field(field, self._list_folders) for field in form.fields}
+        made = {field.name: make_field(field, self._list_entries) for field in form.fields}
         note = ipywidgets.HTML()
         go = ipywidgets.Button(description=form.label, button_style="primary", layout=_BUTTON)
         leave = ipywidgets.Button(description="Close", layout=_BUTTON)

@@ -38,10 +38,10 @@ class RemoteSource:
     def watch(self, name: str | None, on_news: Callable[[], None]) -> None:
         """See `Source`. The host looks at GPUs for as long as their page is asked for."""
 
-    def list_folders(self, path: str) -> Sequence[str]:
+    def list_entries(self, path: str) -> Sequence[str]:
         """See `Source`."""
         try:
-            return [str(name) for name in self._ask("folders", path)]
+            return [str(name) for name in self._ask("entries", path)]
         except SourceError:
             return ()
 

@@ -51,8 +51,8 @@ class Source(Protocol):
         """Somebody looks at this page now, or with None at nothing. on_news: called when there is more to see."""
         ...
 
-    def list_folders(self, path: str) -> Sequence[str]:
-        """Return the names of the folders in a folder; none where it cannot be read."""
+    def list_entries(self, path: str) -> Sequence[str]:
+        """Return the names in a folder, those of folders with a slash behind; none where it cannot be read."""
         ...
 
     def start(self, action: Action, on_end: Callable[[Outcome], None]) -> None:

@@ -98,13 +98,14 @@ class PanelView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
 
     def _get_page(self, name: str) -> Page:
         if name not in self._pages:
-            self._pages[name] = Page(name, _NOUNS[name], self._run, self._pulse.touch, self._source.list_folders)
+            self._pages[name] = Page(name, _NOUNS[name], self._run, self._pulse.touch, self._source.list_entries)
         return self._pages[name]
 
     # --- in the pulse's thread
 
     def _look(self) -> None:
-        page = self._get_page(self._shown)
+        with self._lock:
+            page = self._get_page(self._shown)
         name = page.wanted
         self._source.watch(name, self._pulse.look_soon)
         try:

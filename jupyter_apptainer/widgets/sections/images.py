@@ -110,7 +110,7 @@ def _build_form(context: PanelContext) -> Form:
     fields = (
         Field(name="kind", label="Made of a", kind="choice", options=tuple(_KINDS)),
         Field(name="recipe", label="Recipe", kind="area", hint="type or paste it here, or name a file below"),
-        Field(name="path", label="or file", hint="a recipe on this host"),
+        Field(name="path", label="or file", kind="file", hint="a recipe on this host"),
         Field(name="out", label="New image", hint="analysis.sif"),
     )
 
@@ -119,6 +119,8 @@ def _build_form(context: PanelContext) -> Form:
         path, text = str(values["path"]).strip(), str(values["recipe"])
         if bool(path) == bool(text.strip()):
             raise SpecError("give a recipe or the path of one, not both", hint="empty one of the two")
+        if path and os.path.isdir(os.path.expanduser(path)):
+            raise SpecError(f"{path} is a folder", hint="choose a file in it, or empty the field")
         source = os.path.abspath(os.path.expanduser(path)) if path else _keep_recipe(context, out, text)
         return ("image", "build", "--detach", out, _KINDS[str(values["kind"])], source)
 
