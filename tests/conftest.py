@@ -26,7 +26,13 @@ from tests import world
 
 STARTER_KERNEL = "apptainer-starter"
 
-pytest_plugins = ("tests.examples", "tests.gpu.world", "tests.laboratory", "tests.watchdog")
+pytest_plugins = (
+    "tests.examples",
+    "tests.gpu.world",
+    "tests.integration.overlaid",
+    "tests.laboratory",
+    "tests.watchdog",
+)
 
 _HOST_ENVIRONMENT = dict(os.environ)
 _HOST_KERNEL_FOLDERS = tuple(jupyter_path("kernels"))
