@@ -60,7 +60,7 @@ MEASURES: tuple[Measure, ...] = (
         "start_server", "  of it, processor time of the server's process", "ms", Target("difference at most", 0.02)
     ),
     Measure("first_result", "Cold start, until the first cell's result (nbclient)", "s"),
-    Measure("restart", "Restart, until the kernel answers", "s", Target("ratio at most", 1.8)),
+    Measure("restart", "Restart, until the kernel answers", "s", Target("ratio at most", 0.3)),
     Measure("interrupt", "Interrupt, until the cell is idle", "ms"),
     Measure("execute", "Round trip of a cell", "ms", Target("ratio at most", 1.05)),
     Measure("info", "Round trip of kernel_info", "ms"),
@@ -68,7 +68,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("payloads", "Output: displays of 1 MB", "MB/s", Target("ratio at least", 1.2)),
     Measure("small", "Output: small displays", "messages/s"),
     Measure("lines", "Output: printed lines", "lines/s"),
-    Measure("shutdown", "Shutdown, until everything is gone", "s", Target("difference at most", 0.2)),
+    Measure("shutdown", "Shutdown, until everything is gone", "s", Target("difference at most", 0.05)),
     Measure("memory", "Memory (proportional set size), in the first minute", "MB", Target("difference at most", 25e6)),
     Measure("memory_kernel", "  of it, the kernel itself", "MB"),
     Measure("memory_engine", "  of it, the engine's processes and the fork server", "MB"),

@@ -19,6 +19,7 @@ _DELIMITER = b"<IDS|MSG>"
 _TOPICS = (b"kernel.", b"kernel_core.")
 _TOPIC = re.compile(rb"(kernel(?:_core)?\.[^.]+\.)[a-z_]+")
 _BEGIN = b"execute_input"
+_QUOTED_BEGIN = b'"execute_input"'
 # Short messages; we may look seldom.
 _QUEUE = 100_000
 # libzmq tries again every 0.1 to 0.2 s; on a busy machine it took 1.5 s and more.
@@ -51,10 +52,9 @@ class IopubListener:
     @property
     def cell(self) -> dict[str, Any]:
         """The header of the request whose cell has begun last; empty where none has, or the protocol is not the one that we know."""
-        frames = self._last_begin
         try:
-            parent = json.loads(frames[frames.index(_DELIMITER) + 3])
-        except (ValueError, IndexError):
+            parent = json.loads(_get_part(self._last_begin, 1))
+        except ValueError:
             return {}
         return parent if isinstance(parent, dict) else {}
 
@@ -68,7 +68,8 @@ class IopubListener:
 
     def _note(self, frames: Sequence[bytes]) -> None:
         topic = frames[0]
-        if topic.endswith(_BEGIN):
+        # Who subscribes to a topic gets a welcome under it, which is of another type.
+        if topic.endswith(_BEGIN) and _QUOTED_BEGIN in _get_part(frames, 0):
             self._last_begin = frames
         found = _TOPIC.fullmatch(topic)
         if found and not self._is_narrow:
@@ -117,6 +118,14 @@ class IopubListener:
         self.socket.close(linger=0)
         # Waits for what the channel still has to send, if there was one.
         self._context.term()
+
+
+def _get_part(frames: Sequence[bytes], number: int) -> bytes:
+    """Return a message's header (0) or that of its request (1); empty where it is no message that we know."""
+    try:
+        return frames[frames.index(_DELIMITER) + 2 + number]
+    except (ValueError, IndexError):
+        return b""
 
 
 def _to_bytes(value: str | bytes) -> bytes:

@@ -4,7 +4,7 @@
 its group (ipykernel does) would miss the child processes of a cell, and the host would have no group to send a signal to.
 With --lent, what cannot be imported otherwise is looked for in FOLDER. With --bridge, FOLDER is `jupyter_apptainer` where the image has none. With --overlay, packages may be installed while the kernel
 runs, into a file system that tells of it late. In a read-only image `%pip install` says what to do. Memory that large outputs and arrays give
-back is kept for the next ones.
+back is kept for the next ones, and output waits for clients that are late.
 Python 2.7 to 3.14, standard library only; all that stays of it are an entry in `sys.modules`, a word of advice in IPython's
 `%pip`, and with the options a finder each.
 
@@ -16,6 +16,7 @@ import os
 import sys
 
 LARGE_BYTES = 8 << 20
+OUTPUT_QUEUE = 10000
 
 
 class LentFinder(object):  # noqa: UP004 - Python 2.7 has another kind of class
@@ -176,6 +177,32 @@ def keep_freed_memory():  # type: ignore[no-untyped-def]
     bytes(LARGE_BYTES)
 
 
+def widen_output():  # type: ignore[no-untyped-def]
+    """Have 10000 messages of an ipykernel wait for a client that is late. What does not fit is lost, and with it the word that the cell is done.
+
+    ZMQ's own queue has 1000. Behind a port Linux holds thousands more, behind a socket hardly any.
+    """
+    try:
+        from ipykernel.kernelapp import IPKernelApp
+    except ImportError:
+        # Whoever runs it will say so.
+        return
+    import functools
+
+    init = IPKernelApp.init_iopub
+
+    @functools.wraps(init)
+    def init_iopub(self, context):  # type: ignore[no-untyped-def]
+        # What the sockets have that a context of pyzmq makes.
+        context.sndhwm = OUTPUT_QUEUE
+        try:
+            init(self, context)  # type: ignore[no-untyped-call]
+        finally:
+            del context.sndhwm
+
+    IPKernelApp.init_iopub = init_iopub  # type: ignore[method-assign]
+
+
 def run_program():  # type: ignore[no-untyped-def]
     """Run the module or script as Python would have."""
     import runpy
@@ -185,6 +212,8 @@ def run_program():  # type: ignore[no-untyped-def]
         module = sys.argv[2]
         sys.argv[:] = sys.argv[2:]
         sys.path.insert(0, os.getcwd())
+        if module == "ipykernel_launcher":
+            widen_output()  # type: ignore[no-untyped-call]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
         sys.argv[:] = sys.argv[1:]

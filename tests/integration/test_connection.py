@@ -91,6 +91,19 @@ def test_over_sockets_nothing_is_signed(kernel: RunningKernel) -> None:
     assert not [line for line in runner.read_log() if "signing" in line]
 
 
+def test_output_waits_for_a_client_that_is_late(kernel: RunningKernel) -> None:
+    """As with a local kernel, where the buffers of a port take more than those of a socket. Else the word that the cell is done is lost as well."""
+    cell = kernel.client.execute(
+        "from IPython.display import publish_display_data\nfor n in range(6000): publish_display_data({'text/plain': str(n)})"
+    )
+    kernel.client.get_shell_msg(timeout=TIMEOUT_S)
+    count = 0
+    while (message := kernel.client.get_iopub_msg(timeout=TIMEOUT_S))["content"].get("execution_state") != "idle":
+        count += message["msg_type"] == "display_data"
+    assert message["parent_header"]["msg_id"] == cell
+    assert count == 6000
+
+
 WriteSettings = Callable[[str], None]
 
 
