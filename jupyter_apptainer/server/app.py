@@ -22,6 +22,7 @@ from .reading import Looks, View
 from .reattach import leave_persistent, reattach_all
 from .routes import build_routes
 from .sessions import keep_sessions
+from .shelf import TaskShelf
 
 
 class ApptainerExtension(ExtensionApp):
@@ -54,6 +55,7 @@ class ApptainerExtension(ExtensionApp):
         self.events = Broadcaster(self.serverapp.event_logger, self.places, self.log)
         self.view = View(self.places, self.settings_of_ours)
         self.looks = Looks()
+        self.shelf = TaskShelf(self.places)
         keep_sessions(self.serverapp)
 
     def initialize_handlers(self) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from jupyter_core.utils import ensure_async
@@ -27,7 +26,7 @@ from ..kernels.spec import parse_container_spec, resolve_paths
 from ..overlays.manage import remove_overlay
 from ..overlays.status import observe_overlay
 from ..places import Places
-from .api import ApiHandler, Refusal
+from .api import ApiHandler, Refusal, encode
 from .orders import Desk
 from .reading import look_at_overlays
 
@@ -88,8 +87,8 @@ class OverlaysHandler(_ChangeHandler):
     @web.authenticated
     @authorized
     async def get(self) -> None:
-        look = partial(look_at_overlays, self.app.view)
-        self.answer_text(await self.app.looks.share("overlays", look))
+        look = self.app.looks.share("overlays", lambda: encode(look_at_overlays(self.app.view)))
+        self.answer_text(await look)
 
     @web.authenticated
     @authorized

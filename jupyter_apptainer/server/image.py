@@ -19,7 +19,7 @@ from ..images.digest import compute_digest
 from ..images.inventory import read_inventory
 from ..kernels.usage import find_usage, map_kernels_to_images
 from ..places import Places
-from .api import ApiHandler, Refusal
+from .api import ApiHandler, Refusal, encode
 from .orders import Desk
 
 _MAX_PATH = 4096
@@ -34,7 +34,7 @@ class ImageHandler(ApiHandler):
     @authorized
     async def get(self) -> None:
         path = await find_reachable_image(self, self.get_query_argument("path", ""))
-        self.answer_text(await self.app.looks.share(f"image {path}", lambda: describe_image(self.places, path)))
+        self.answer_text(await self.app.looks.share(f"image {path}", lambda: encode(describe_image(self.places, path))))
 
 
 class ImageContentHandler(ApiHandler):
@@ -47,7 +47,7 @@ class ImageContentHandler(ApiHandler):
     async def get(self) -> None:
         path = await find_reachable_image(self, self.get_query_argument("path", ""))
         desk = Desk(self.places, self.app.settings_of_ours, self.app.root)
-        self.answer_text(await self.app.looks.share(f"content {path}", lambda: read_whole_image(desk, path)))
+        self.answer_text(await self.app.looks.share(f"content {path}", lambda: encode(read_whole_image(desk, path))))
 
 
 async def find_reachable_image(handler: ApiHandler, text: str) -> str:

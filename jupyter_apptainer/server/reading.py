@@ -8,7 +8,6 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
@@ -163,7 +162,7 @@ def build_look_handler(noun: str, look: Look) -> type[ApiHandler]:
         async def get(self) -> None:
             if event:
                 self.app.events.look(event)
-            self.answer_text(await self.app.looks.share(noun, partial(look, self.app.view)))
+            self.answer_text(await self.app.looks.share(noun, lambda: encode(look(self.app.view))))
 
     return LookHandler
 
@@ -175,20 +174,20 @@ class Looks:
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._waiting: dict[str, asyncio.Future[str]] = {}
 
-    async def share(self, noun: str, look: Callable[[], object]) -> str:
-        """Return what there is of a noun as JSON, looked at from now on and on a thread."""
+    async def share(self, noun: str, look: Callable[[], str]) -> str:
+        """Return what there is of a noun, looked at and encoded from now on and on a thread."""
         waiting = self._waiting.get(noun)
         if waiting is None:
             waiting = self._waiting[noun] = asyncio.ensure_future(self._look(noun, look))
         # A client that goes away must not take the answer from the others.
         return await asyncio.shield(waiting)
 
-    async def _look(self, noun: str, look: Callable[[], object]) -> str:
+    async def _look(self, noun: str, look: Callable[[], str]) -> str:
         async with self._locks[noun]:
             # Who comes later may have changed something, and waits for the next look.
             del self._waiting[noun]
             try:
-                return await asyncio.to_thread(lambda: encode(look()))
+                return await asyncio.to_thread(look)
             finally:
                 if noun not in self._waiting:
                     del self._locks[noun]

@@ -17,7 +17,8 @@ from ..places import Places
 from .api import ApiHandler, Refusal
 from .changes import end_instances
 from .orders import Desk
-from .tasks import OrderHandler, to_json
+from .shelf import to_json
+from .tasks import OrderHandler
 
 
 class StartsHandler(ApiHandler):

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.utils import url_path_join
 from tornado import web
 
-from ..images.reference import parse_reference
 from ..places import Places
 from ..tasks.model import Task
 from ..tasks.start import Started, retry_task, start_task
 from ..tasks.stop import cancel_task
-from ..tasks.store import forget_task, get_task, iter_tasks, read_log
+from ..tasks.store import forget_task, get_task, read_log
 from .api import ApiHandler, Refusal
 from .orders import ORDERS, Desk
+from .shelf import to_json
 
 
 class OrderHandler(ApiHandler):
@@ -51,8 +50,7 @@ class TasksHandler(_TaskHandler):
     @authorized
     async def get(self) -> None:
         self.app.events.look("task")
-        look = partial(_list, self.places)
-        self.answer_text(await self.app.looks.share("tasks", look))
+        self.answer_text(await self.app.looks.share("tasks", self.app.shelf.encode_all))
 
     @web.authenticated
     @authorized
@@ -109,18 +107,6 @@ class TaskRetryHandler(_TaskHandler):
             settings=self.app.settings_of_ours,
         )
         self.answer_started(started)
-
-
-def to_json(task: Task) -> dict[str, Any]:
-    """Return what clients see of a task: not how it is done, but which registry wants a password."""
-    hidden = ("work", "worker", "fingerprint", "cwd", "made")
-    shown = {name: value for name, value in task.to_json().items() if name not in hidden}
-    uri = task.spec.args.get("uri") if task.state == "needs-auth" else None
-    return {**shown, "registry": parse_reference(uri).host if uri else None}
-
-
-def _list(places: Places) -> list[dict[str, Any]]:
-    return [to_json(task) for task in iter_tasks(places)]
 
 
 def _read_log(places: Places, task_id: str, offset: int) -> dict[str, Any]:

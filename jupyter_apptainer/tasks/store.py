@@ -6,6 +6,7 @@ The worker is the only one who writes a task's state. One whose worker is gone w
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -77,13 +78,17 @@ def get_task(places: Places, task_id: str) -> Task:
     return task
 
 
+def list_ids(places: Places) -> list[str]:
+    """Return the names of all tasks of this host, in no order."""
+    try:
+        return [name for name in os.listdir(places.tasks) if _ID.fullmatch(name)]
+    except OSError:
+        return []
+
+
 def iter_tasks(places: Places) -> Iterator[Task]:
     """Yield all tasks of this host, newest first."""
-    try:
-        names = [path.name for path in places.tasks.iterdir() if _ID.fullmatch(path.name)]
-    except OSError:
-        return
-    tasks = [task for name in names if (task := load_task(places, name))]
+    tasks = [task for name in list_ids(places) if (task := load_task(places, name))]
     yield from sorted(tasks, key=lambda task: (task.created_at, task.id), reverse=True)
 
 
