@@ -115,7 +115,7 @@ def _list_paths(tasks: Sequence[Task]) -> list[str]:
 
 def _measure_phase(server: BusyServer, paths: Sequence[str], options: argparse.Namespace) -> list[Mark]:
     # The first of each reads what the later ones know.
-    asyncio.run(ask_in_turns(server, paths, 2.0, len(paths) / 2))
+    asyncio.run(ask_in_turns(server, paths, 10.0, len(paths) / 10))
     before = server.count_marks()
     asyncio.run(ask_in_turns(server, paths, options.rate, options.seconds))
     marks = server.read_marks(before)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import rest
 from benchmarks.__main__ import main
 from benchmarks.builds import build_rows
 from benchmarks.machine import describe_image
 from benchmarks.report import BEGIN, END, LENT, MEASURES, Target, write_readme
+from benchmarks.rest_meter import LOOP, PROCESSOR
+from benchmarks.rest_world import Mark
 from benchmarks.starts import ROWS, Row
 from benchmarks.timeline import PHASES, Timeline, render_page, render_timelines
 from jupyter_apptainer.engine.locate import EngineInfo
@@ -70,6 +73,28 @@ def test_targets_compare_the_medians(target: Target, local: float, container: fl
 def test_the_image_is_described_by_its_compression(starter_image: Path, tmp_path: Path) -> None:
     assert describe_image(starter_image).endswith(" SIF")
     assert describe_image(tmp_path) == "sandbox"
+
+
+@pytest.mark.root  # the same for every user
+@pytest.mark.slow
+def test_every_reading_route_is_measured_with_instances_and_builds(
+    engine: EngineInfo, starter_image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "figures.json"
+    options = ["--image", str(starter_image), "--engine", engine.path, "--instances", "1", "--builds", "1"]
+    assert rest.main([*options, "--seconds", "2", "--force", "--json", str(figures)]) == 0
+    phases = json.loads(figures.read_text())
+    measured = {phase: {row["path"] for row in rows} for phase, rows in phases.items()}
+    of_tasks = {"/tasks/{id}", "/tasks/{id}/log"}
+    assert measured["builds"] - measured["idle"] == of_tasks
+    assert measured["idle"] == {rest.REFERENCE, LOOP, PROCESSOR, *(f"/{noun}" for noun in rest.NOUNS)}
+    assert "1 instances, 1 builds" in capsys.readouterr().out
+
+
+def test_percentiles_are_readings_and_no_averages() -> None:
+    marks = [Mark("/tasks/0123abcd/log", 200, float(number)) for number in range(1, 201)]
+    (row,) = rest.build_rows(marks)
+    assert row.render() == "| /tasks/{id}/log | 200 | 100.0 | 198.0 | 200.0 | ✗ |"
 
 
 def test_builds_are_compared_by_their_medians() -> None:
