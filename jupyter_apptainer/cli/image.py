@@ -23,7 +23,7 @@ from ..images.cleaning import clean_engine_cache, clean_images
 from ..images.signing import sign_image, verify_image
 from ..kernels.usage import find_usage, map_kernels_to_images, remove_image
 from ..places import find_places
-from . import image_build, image_cache, image_diff, image_freeze, image_lock, image_transfer
+from . import image_build, image_cache, image_diff, image_freeze, image_lock, image_packages, image_transfer
 from .image_settings import find_engine_and_places, find_folders
 from .output import is_yes, print_json, print_note, print_table
 from .verbs import add_verb
@@ -44,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     image_build.add_build(commands)
     _add_reading_verbs(commands)
+    image_packages.add_packages(commands)
     image_diff.add_diff(commands)
     _add_signing_verbs(commands)
     image_freeze.add_freeze(commands)

@@ -253,8 +253,8 @@ def test_in_voila_it_is_shown_and_acts(seven: Server, browser: Browser) -> None:
         open_tab(panel, "Images")
         expect(find_row(panel, "starter.sif")).to_be_visible()
         panel.get_by_label("Image", exact=True).select_option("starter.sif")
-        panel.get_by_role("button", name="Recipe").click()
-        expect(panel.get_by_role("region")).to_contain_text("ootstrap:")
+        panel.get_by_role("button", name="Packages").click()
+        expect(panel.get_by_role("region")).to_contain_text("ipykernel")
 
 
 def test_in_jupyter_notebook_the_keyboard_is_enough(seven: Server, browser: Browser) -> None:

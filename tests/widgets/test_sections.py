@@ -62,7 +62,7 @@ def test_images_are_listed_with_what_can_be_done(context: PanelContext) -> None:
     (row,) = section.rows
     assert row.label == "starter.sif"
     actions = {action.label: action for action in row.actions}
-    assert list(actions) == ["Inspect", "Recipe", "Remove"]
+    assert list(actions) == ["Inspect", "Packages", "Recipe", "Remove"]
     assert actions["Remove"].question == f"Delete {row.key}?"
     for action in row.actions:
         assert not action.reason
@@ -184,7 +184,7 @@ def test_inside_a_container_reading_is_possible_and_acting_is_not(
     section = load("images", inside)
     assert {form.reason for form in section.forms} == {IN_CONTAINER}
     reasons = {action.label: action.reason for action in section.rows[0].actions}
-    assert reasons == {"Inspect": "", "Recipe": "", "Remove": IN_CONTAINER}
+    assert reasons == {"Inspect": "", "Packages": IN_CONTAINER, "Recipe": "", "Remove": IN_CONTAINER}
     assert "/images/lab.sif" in load("kernel", inside).notes[0]
 
 

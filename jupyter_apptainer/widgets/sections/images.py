@@ -73,6 +73,12 @@ def _build_row(context: PanelContext, image: Image, users: list[str], running: s
             Action(
                 label="Inspect", words=("image", "inspect", image.path), reason=image.problem or "", is_reading=True
             ),
+            Action(
+                label="Packages",
+                words=("image", "packages", image.path),
+                reason=context.obstacle or image.problem or "",
+                is_reading=True,
+            ),
             Action(label="Recipe", words=("image", "recipe", image.path), reason=definition, is_reading=True),
             Action(
                 label="Remove",
