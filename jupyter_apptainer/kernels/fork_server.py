@@ -39,8 +39,8 @@ START_MODULES = (
 )
 # ipykernel's own choice, which Matplotlib looks up when it is imported.
 BACKEND = "module://matplotlib_inline.backend_inline"
-# Within that time libzmq connects again to what has come back: after 0.1 to 0.2 s.
-RECONNECT_S = 0.25
+# Within that time libzmq connects again to what has come back: it tries every 0.1 to 0.2 s.
+RECONNECT_S = 0.3
 # Of each kernel, and nothing that a library reads when it is loaded.
 OWN_NAMES = ("JPY_SESSION_NAME", "JUPYTER_APPTAINER_SOCK", "KERNEL_")
 RESUME = "_JPA_FORK_SERVER"
@@ -459,8 +459,15 @@ def hold_first_cell(seconds: float) -> None:
     kernelbase = sys.modules.get("ipykernel.kernelbase")
     if kernelbase is None or not inspect.iscoroutinefunction(kernelbase.Kernel.execute_request):
         return
-    run = kernelbase.Kernel.execute_request
-    until = time.monotonic() + seconds
+    begin, run = kernelbase.Kernel.__init__, kernelbase.Kernel.execute_request
+    until = 0.0
+
+    @functools.wraps(begin)
+    def initialize(*arguments: Any, **keywords: Any) -> None:
+        # Its sockets listen since just now.
+        nonlocal until
+        until = time.monotonic() + seconds
+        begin(*arguments, **keywords)
 
     @functools.wraps(run)
     async def execute_request(*arguments: Any, **keywords: Any) -> None:
@@ -468,6 +475,7 @@ def hold_first_cell(seconds: float) -> None:
         time.sleep(max(0.0, until - time.monotonic()))  # noqa: ASYNC251
         await run(*arguments, **keywords)
 
+    kernelbase.Kernel.__init__ = initialize
     kernelbase.Kernel.execute_request = execute_request
 
 
