@@ -54,3 +54,4 @@ def test_a_key_with_a_passphrase_signs(
     assert session.run("%apptainer sign mine.sif").error is None
     assert "Ada" in session.run("%apptainer verify --local mine.sif").out
     assert "Ada" in session.run("%apptainer key list").out
+    assert sorted(session.run("%apptainer apps mine.sif").out.split()) == ["shore", "tide"]
