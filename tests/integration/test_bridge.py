@@ -22,9 +22,6 @@ from jupyter_apptainer.kernels.spec import parse_container_spec
 from jupyter_apptainer.places import Places, make_private_dir
 from tests.integration.conftest import TIMEOUT_S, RunningKernel, StartKernel
 
-# The same for every user, and slow.
-pytestmark = pytest.mark.user
-
 # A client of one's own, as hostile as it likes: `ask(line)` sends bytes, and returns the end or how the connection was cut.
 CLIENT = """
 import json, os, socket

@@ -18,9 +18,6 @@ from nbformat.v4 import new_code_cell, new_notebook
 from jupyter_apptainer.places import Places
 from tests.integration.conftest import TIMEOUT_S, MakeKernelspec, list_entries
 
-# The same for every user, and slow.
-pytestmark = pytest.mark.user
-
 INSIDE = "import os; print(os.path.isdir('/.singularity.d'), os.getcwd())"
 
 

@@ -10,9 +10,6 @@ import pytest
 from jupyter_apptainer.instances.stats import iter_members
 from tests.integration.conftest import SLEEP, MakeKernelspec, RunningKernel, StartKernel, make_joining_manager
 
-# The same for every user.
-pytestmark = pytest.mark.root
-
 # Counts every KeyboardInterrupt that reaches Python code, also one that comes late, inside the handler.
 COUNTED = """
 hits = 0

@@ -25,9 +25,6 @@ from jupyter_apptainer.kernels.running import stop_running
 from jupyter_apptainer.places import Places
 from tests.integration.conftest import SLEEP, TIMEOUT_S, MakeKernelspec, list_entries
 
-# The same for every user, and slow.
-pytestmark = pytest.mark.root
-
 Start = Callable[..., tuple["subprocess.Popen[str]", BlockingKernelClient]]
 
 

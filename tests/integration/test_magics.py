@@ -17,9 +17,6 @@ from tests.integration.server import Channels, Server
 from tests.laboratory import Lab
 from tests.registry import BreakingProxy, Registry
 
-# The same for every user, and slow.
-pytestmark = pytest.mark.root
-
 TIMEOUT_S = 60.0
 PROMPT = "In \\[\\d+\\]: "
 

@@ -8,9 +8,6 @@ from typing import Any
 import jupyter_kernel_test
 import pytest
 
-# The same for every user, and slow.
-pytestmark = pytest.mark.root
-
 
 @pytest.fixture(scope="module", autouse=True)
 def in_container(starter_kernel: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -17,9 +17,6 @@ from jupyter_apptainer.places import Places
 from tests.integration.conftest import SLEEP, MakeKernelspec, list_entries
 from tests.integration.server import Channels, Server
 
-# The same for every user, and slow.
-pytestmark = pytest.mark.user
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
