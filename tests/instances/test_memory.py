@@ -51,7 +51,8 @@ def measure(reader: MemoryReader, *pids: int) -> list[int]:
 def test_only_what_has_changed_is_read_anew(child: subprocess.Popen[str], looked_at: list[int]) -> None:
     reader = MemoryReader()
     before = measure(reader, child.pid)
-    assert before == [read_memory(child.pid)]
+    # What it shares with others counts for less the more of them there are, and those come and go.
+    assert before == [pytest.approx(read_memory(child.pid), rel=0.2)]
     assert measure(reader, child.pid) == before
     assert looked_at == [child.pid]
     assert child.stdin
