@@ -100,6 +100,7 @@ export function addFileOrders(
   });
   commands.addCommand(CommandIDs.openKernelTerminal, {
     label: trans.__('Terminal in the container of this notebook'),
+    caption: trans.__('A shell beside the kernel, in the same container'),
     icon: apptainerIcon,
     describedBy: { args: { type: 'object', properties: {} } },
     isVisible: hasTerminals,
@@ -116,6 +117,7 @@ export function addFileOrders(
   });
   commands.addCommand(CommandIDs.buildSelected, {
     label: trans.__('Build an image…'),
+    caption: trans.__('Build an image of the recipe that is chosen in the file browser'),
     icon: apptainerIcon,
     describedBy: { args: { type: 'object', properties: {} } },
     isVisible: () => isThere && commands.hasCommand(CommandIDs.build) && getSelected(RECIPE) !== undefined,
@@ -123,10 +125,14 @@ export function addFileOrders(
   });
   commands.addCommand(CommandIDs.makeKernelOfSelected, {
     label: trans.__('Make a kernel of an image…'),
+    caption: trans.__('Add a kernel that runs in an image to this server'),
     icon: apptainerIcon,
-    describedBy: { args: { type: 'object', properties: {} } },
-    isVisible: () => isThere && commands.hasCommand(CommandIDs.makeKernel) && getSelected(IMAGE) !== undefined,
-    execute: () => commands.execute(CommandIDs.makeKernel, { image: getSelected(IMAGE) ?? '' })
+    describedBy: PATH_ARGUMENT,
+    isVisible: () => isThere && commands.hasCommand(CommandIDs.makeKernel),
+    execute: async args => {
+      const image = await choose(args);
+      return image && commands.execute(CommandIDs.makeKernel, { image });
+    }
   });
 
   void isServed().then(found => {

@@ -17,6 +17,13 @@ import { apptainerIcon } from './icons';
 import { ImageView } from './image';
 import { ImageDocumentFactory, ImageModelFactory } from './imageDocument';
 
+const IN_PALETTE = [
+  CommandIDs.inspect,
+  CommandIDs.newNotebookIn,
+  CommandIDs.makeKernelOfSelected,
+  CommandIDs.openTerminal,
+  CommandIDs.openKernelTerminal
+];
 const FACTORY = 'Apptainer image';
 const IMAGE_TYPE = 'apptainer-sif';
 
@@ -45,7 +52,7 @@ export const filesPlugin: JupyterFrontEndPlugin<void> = {
       // The one place for documents is taken in Jupyter Notebook.
       showImage(app.shell, createView(path), labShell ? 'main' : 'down');
     });
-    for (const command of [CommandIDs.inspect, CommandIDs.newNotebookIn, CommandIDs.openTerminal, CommandIDs.openKernelTerminal]) {
+    for (const command of IN_PALETTE) {
       palette?.addItem({ command, category: trans.__('Apptainer') });
     }
   }

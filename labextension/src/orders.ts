@@ -36,6 +36,7 @@ export function addOrders(
 
   commands.addCommand(CommandIDs.pull, {
     label: trans.__('Pull an image…'),
+    caption: trans.__('Fetch an image from a registry, as a task that goes on without the page'),
     describedBy: NO_ARGUMENTS,
     execute: async () => {
       const answers = await ask(
@@ -72,6 +73,7 @@ export function addOrders(
 
   commands.addCommand(CommandIDs.build, {
     label: trans.__('Build an image…'),
+    caption: trans.__('Build an image of a definition file, Dockerfile, environment.yml or requirements.txt'),
     describedBy: { args: { type: 'object', properties: { path: { type: 'string' } } } },
     execute: async args => {
       const recipe = String(args.path ?? '');
@@ -119,6 +121,7 @@ export function addOrders(
 
   commands.addCommand(CommandIDs.makeKernel, {
     label: trans.__('Make a kernel of an image…'),
+    caption: trans.__('Add a kernel that runs in an image to this server'),
     describedBy: { args: { type: 'object', required: ['image'], properties: { image: { type: 'string' } } } },
     execute: async args => {
       const image = String(args.image);
@@ -165,6 +168,7 @@ export function addOrders(
 
   commands.addCommand(CommandIDs.createOverlay, {
     label: trans.__('Create an overlay…'),
+    caption: trans.__('Create a layer that can be written to, for packages and data of a kernel'),
     describedBy: NO_ARGUMENTS,
     execute: async () => {
       const answers = await ask(
@@ -186,6 +190,7 @@ export function addOrders(
 
   commands.addCommand(CommandIDs.login, {
     label: trans.__('Log in to a registry…'),
+    caption: trans.__('Give the engine the password of a registry'),
     describedBy: {
       args: { type: 'object', properties: { task: { type: 'string' }, uri: { type: 'string' } } }
     },

@@ -34,6 +34,7 @@ import { TasksSection } from './sections/tasks';
 const PANEL_ID = 'jupyter-apptainer-panel';
 const OFTEN_MS = 2_000;
 const SELDOM_MS = 30_000;
+const IN_PALETTE = [CommandIDs.openPanel, CommandIDs.pull, CommandIDs.build, CommandIDs.createOverlay, CommandIDs.login];
 const ASKED_OFTEN = ['notebook', 'instances', 'gpus', 'tasks'];
 /** The side bar: images, kernels, containers, overlays, GPUs, tasks and disks of this server. */
 export const panelPlugin: JupyterFrontEndPlugin<void> = {
@@ -69,6 +70,7 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
     };
     app.commands.addCommand(CommandIDs.openPanel, {
       label: trans.__('Show the Apptainer side bar'),
+      caption: trans.__('Images, kernels, containers, overlays, GPUs, tasks and disks of this server'),
       describedBy: { args: { type: 'object', properties: {} } },
       execute: () => {
         show();
@@ -96,6 +98,7 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
         app.shell.activateById(widget.id);
       }
     });
+    app.serviceManager.kernelspecs.specsChanged.connect(context.refresh);
     addOrders(app, trans, context.refresh, () => options.notifications);
     // A server without the extension, or JupyterLite: nothing is shown, and nothing is said. JupyterLab's start does not wait for it.
     const settled = loadOptions(registry, panelPlugin.id, found => {
@@ -107,7 +110,7 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
       if (!found) {
         return;
       }
-      for (const command of [CommandIDs.openPanel, CommandIDs.pull, CommandIDs.build, CommandIDs.createOverlay]) {
+      for (const command of IN_PALETTE) {
         palette?.addItem({ command, category: trans.__('Apptainer') });
       }
       if (options.isShown) {

@@ -164,27 +164,26 @@ def read_what_was_built(page: Page) -> None:
     assert run_cell(page).strip() == "'fresh\\n'"
 
 
-def test_build_an_image_and_work_in_it(server: Server, browser: Browser, folder: Path, starter_image: Path) -> None:
-    with open_page(browser, server, "lab?reset") as page:
-        build_and_open(page, folder, starter_image, "in-lab").click()
-        read_what_was_built(page)
-
-
-def test_build_an_image_and_work_in_it_in_jupyter_notebook(
-    folder: Path, labextension: Path, browser: Browser, starter_image: Path
+def test_build_an_image_and_work_in_it(
+    server: Server, browser: Browser, folder: Path, labextension: Path, starter_image: Path
 ) -> None:
-    with serve(folder, labextension, "notebook") as server, open_page(browser, server, "tree") as tree:
-        start = build_and_open(tree, folder, starter_image, "in-notebook")
+    """In JupyterLab from an empty server on, then in Jupyter Notebook with the same image."""
+    with open_page(browser, server, "lab?reset") as page:
+        build_and_open(page, folder, starter_image, "fresh").click()
+        read_what_was_built(page)
+    with serve(folder, labextension, "notebook") as second, open_page(browser, second, "tree") as tree:
+        open_side_bar(tree).get_by_role("button", name="Build…").click()
+        tree.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+        tree.locator(".jp-DirListing-item", has_text="fresh.sif").click(button="right")
         with tree.expect_popup() as opened:
-            start.click()
+            tree.get_by_role("menuitem", name="New notebook in an image").click()
         page = opened.value
         read_what_was_built(page)
-        page.get_by_role("button", name="Environment").click()
-        form = page.get_by_role("dialog")
-        form.get_by_label("Overlays", exact=True).fill("tmpfs")
         before = wait_idle(page)
+        page.get_by_role("button", name="Environment").click()
+        page.get_by_role("dialog").get_by_label("Overlays", exact=True).fill("tmpfs")
         page.keyboard.press("Tab")
-        form.get_by_role("button", name="Save and start anew").press("Enter")
+        page.get_by_role("button", name="Save and start anew").press("Enter")
         page.wait_for_function(
             "id => { const s = jupyterapp.shell.currentWidget.sessionContext.session; return s?.kernel && s.kernel.id !== id; }",
             arg=before,
