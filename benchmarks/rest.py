@@ -88,7 +88,11 @@ async def ask_in_turns(server: BusyServer, paths: Sequence[str], rate: float, se
             break
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         url = server.url.rstrip("/") + path
-        asked.append(asyncio.ensure_future(client.fetch(url, headers=headers, request_timeout=TIMEOUT_S)))
+        asked.append(
+            asyncio.ensure_future(
+                client.fetch(url, headers=headers, connect_timeout=TIMEOUT_S, request_timeout=TIMEOUT_S)
+            )
+        )
     await asyncio.gather(*asked)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,7 +38,9 @@ TOKEN = "loopback"
 BASE = "jupyter-apptainer/v1"
 # Instances that come up, or go, at once.
 _AT_ONCE = 4
-_END_S = 30.0
+_START_S, _END_S = 120.0, 30.0
+# Nothing tells when a port begins to listen.
+_LOOK_S = 0.05
 # Compiles modules of the image again and again: what a build that installs packages does most.
 _RECIPE = """Bootstrap: localimage
 From: {image}
@@ -149,12 +152,17 @@ class BusyServer:
             self.url = self._find_url(runtime, watch)
 
     def _find_url(self, runtime: Path, watch: DirectoryWatch) -> str:
-        while self._process.poll() is None:
+        deadline = time.monotonic() + _START_S
+        while self._process.poll() is None and time.monotonic() < deadline:
             for path in runtime.glob("jpserver-*.json"):
                 with suppress(ValueError, OSError):
-                    return str(json.loads(path.read_text())["url"])
-            select.select([watch], [], [], 1.0)
+                    record = json.loads(path.read_text())
+                    # The file is there a little earlier than the port listens.
+                    socket.create_connection(("127.0.0.1", record["port"])).close()
+                    return str(record["url"])
+            select.select([watch], [], [], _LOOK_S)
             watch.drain()
+        self.end()
         raise RuntimeError((self._folder / "server.log").read_text())
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
