@@ -14,6 +14,7 @@ export namespace CommandIDs {
   export const openTerminal = 'apptainer:open-terminal';
   export const openKernelTerminal = 'apptainer:open-terminal-of-notebook';
   export const newNotebook = 'apptainer:new-notebook';
+  export const launch = 'apptainer:launch-notebook';
   export const chooseEnvironment = 'apptainer:choose-environment';
   export const cancelStart = 'apptainer:cancel-start';
   export const repairStart = 'apptainer:repair-start';

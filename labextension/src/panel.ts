@@ -71,9 +71,18 @@ export const panelPlugin: JupyterFrontEndPlugin<void> = {
     app.commands.addCommand(CommandIDs.openPanel, {
       label: trans.__('Show the Apptainer side bar'),
       caption: trans.__('Images, kernels, containers, overlays, GPUs, tasks and disks of this server'),
-      describedBy: { args: { type: 'object', properties: {} } },
-      execute: () => {
+      describedBy: {
+        args: {
+          type: 'object',
+          properties: { section: { type: 'string', description: '“notebook” unfolds “This notebook”.' } }
+        }
+      },
+      execute: args => {
         show();
+        if (args.section === 'notebook') {
+          const index = sections.findIndex(section => section instanceof NotebookSection);
+          (panel.content as AccordionPanel).expand(index);
+        }
         // Jupyter Notebook closes a side bar that is activated while it is the current one, seen or not.
         for (let attempt = 0; attempt < 2 && !panel.isVisible; attempt += 1) {
           app.shell.activateById(PANEL_ID);

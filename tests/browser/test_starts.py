@@ -97,3 +97,44 @@ def test_jupyter_notebook_cancels_and_mends(browser: Browser, folder: Path, labe
             page.get_by_role("dialog").get_by_role("button", name="Make the folder lacking").click()
             wait_idle(page)
     (folder / "lacking").rmdir()
+
+
+def test_kernels_and_containers_are_shown_where_they_are_looked_for(
+    server: Server, browser: Browser, folder: Path, starter_kernel: str
+) -> None:
+    write_notebook(folder / "shown.ipynb", "1", kernel=starter_kernel)
+    asked: list[str] = []
+    with open_page(browser, server, "lab?reset") as page:
+        launcher = page.locator(".jp-Launcher-body")
+        card = launcher.get_by_role("button", name=re.compile(r"^Wants — starter\.sif · cannot start"))
+        expect(card).to_have_attribute("title", f"{folder}/lacking does not exist")
+        launcher.locator("[data-category=Apptainer]").get_by_text("(starter.sif)").click()
+        wait_idle(page)
+        front = page.locator(".jp-apptainer-front")
+        expect(front).to_contain_text(re.compile(r"^starter\.sif · \d+(\.\d)? MiB$"))
+
+        page.locator(".jp-Toolbar-kernelName").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("combobox").select_option(label="Wants — starter.sif · cannot start")
+        expect(dialog.get_by_role("status")).to_have_text(f"{folder}/lacking does not exist")
+        check_access(page, [".jp-Dialog"], [".jp-apptainer-front"], [".jp-Launcher-body"])
+        dialog.get_by_role("button", name="Cancel").click()
+
+        front.get_by_role("button").click()
+        expect(page.locator(".jp-apptainer-panel .jp-apptainer-facts").first).to_contain_text("starter.sif")
+        page.evaluate("jupyterapp.shell.activateById('jp-running-sessions')")
+        items = page.locator("#jp-running-sessions .jp-RunningSessions-item")
+        running = items.filter(has_text=re.compile(r"starter\.sif · "))
+        expect(running).to_have_count(1)
+        page.on("request", lambda request: asked.append(request.url) if "/jupyter-apptainer/" in request.url else None)
+        page.evaluate("jupyterapp.commands.execute('launcher:create')")
+        expect(front).to_be_hidden()
+        page.wait_for_timeout(500)
+        asked.clear()
+        # Longer than the interval of what the status bar asks.
+        page.wait_for_timeout(3500)
+        assert asked == []
+        running.hover()
+        running.get_by_title("Shut down").click()
+        expect(running).to_have_count(0)
+    assert server.ask("GET", "jupyter-apptainer/v1/instances")[1] == []

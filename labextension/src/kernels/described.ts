@@ -15,12 +15,11 @@ interface IConfig {
   rocm?: unknown;
 }
 
-/** short: image, GPU and health in a few words. detail: with the image's path. problem: why it cannot start. */
+/** label: the name that people know, then image, GPU and health in a few words. detail: with the image's path. problem: why it cannot start. */
 export interface IDescribed {
   name: string;
-  displayName: string;
   hasGpu: boolean;
-  short: string;
+  label: string;
   detail: string;
   problem: string | undefined;
 }
@@ -30,42 +29,54 @@ export function isContainerKernel(metadata: unknown): boolean {
   return readProvisioner(metadata)?.provisioner_name === PROVISIONER;
 }
 
-/**
- * The container kernels that Jupyter offers.
- *
- * Image and GPU are in their kernelspecs; the health is the server's to tell, and left out where it does not answer soon.
- */
-export async function describeKernels(
+/** The container kernels that Jupyter offers. health: as `loadHealth` gives it; without, nothing is said about it. */
+export function listKernels(
   app: JupyterFrontEnd,
+  trans: TranslationBundle,
+  health: ReadonlyMap<string, string> = new Map()
+): IDescribed[] {
+  return Object.values(app.serviceManager.kernelspecs.specs?.kernelspecs ?? {}).flatMap(spec =>
+    spec && isContainerKernel(spec.metadata)
+      ? [describe(spec.name, spec.display_name, readProvisioner(spec.metadata)?.config ?? {}, health, trans)]
+      : []
+  );
+}
+
+/** By kernelspec, why it cannot start; empty where it can. Nothing where the server does not tell soon. */
+export async function loadHealth(trans: TranslationBundle): Promise<Map<string, string>> {
+  const late = new Promise<null>(resolve => window.setTimeout(() => resolve(null), PATIENCE_MS));
+  const kernels = await Promise.race([request<Kernels>('GET', '/kernels').catch(() => null), late]);
+  return new Map((kernels?.kernelspecs ?? []).map(kernel => [kernel.name, findProblem(kernel, trans)]));
+}
+
+/** Why a kernel cannot start; empty where nothing is known to be in its way. */
+export function findProblem(kernel: Kernels['kernelspecs'][number], trans: TranslationBundle): string {
+  const findings = kernel.findings as { status?: string; text?: string }[];
+  const failed = findings.find(finding => finding.status === 'fail');
+  return failed ? failed.text || trans.__('It cannot start.') : '';
+}
+
+function describe(
+  name: string,
+  displayName: string,
+  config: IConfig,
+  health: ReadonlyMap<string, string>,
   trans: TranslationBundle
-): Promise<IDescribed[]> {
-  const specs = Object.values(app.serviceManager.kernelspecs.specs?.kernelspecs ?? {});
-  const ours = specs.filter(spec => spec !== undefined && isContainerKernel(spec.metadata));
-  if (!ours.length) {
-    return [];
-  }
-  const health = await findHealth(trans);
-  return ours.map(spec => {
-    const config = readProvisioner(spec!.metadata)?.config ?? {};
-    const image = nameOf(config.image ?? '');
-    const hasGpu = config.nv === true || config.rocm === true;
-    const problem = health.get(spec!.name);
-    const words = [image];
-    if (hasGpu) {
-      words.push(trans.__('GPU'));
-    }
-    if (problem) {
-      words.push(trans.__('cannot start'));
-    }
-    return {
-      name: spec!.name,
-      displayName: spec!.display_name,
-      hasGpu,
-      short: words.join(' · '),
-      detail: [config.image ?? '', hasGpu ? trans.__('GPU') : '', problem === '' ? trans.__('ready') : ''].filter(Boolean).join(' · '),
-      problem: problem || undefined
-    };
-  });
+): IDescribed {
+  const image = config.image ?? '';
+  const hasGpu = config.nv === true || config.rocm === true;
+  const problem = health.get(name);
+  const gpu = hasGpu ? [trans.__('GPU')] : [];
+  // Names that we choose have the image in them.
+  const file = displayName.includes(nameOf(image)) ? [] : [nameOf(image)];
+  const short = [...file, ...gpu, ...(problem ? [trans.__('cannot start')] : [])].join(' · ');
+  return {
+    name,
+    hasGpu,
+    label: short ? trans.__('%1 — %2', displayName, short) : displayName,
+    detail: [image, ...gpu, ...(problem === '' ? [trans.__('ready')] : [])].join(' · '),
+    problem: problem || undefined
+  };
 }
 
 function readProvisioner(
@@ -73,17 +84,4 @@ function readProvisioner(
 ): { provisioner_name?: string; config?: IConfig } | undefined {
   return (metadata as { kernel_provisioner?: { provisioner_name?: string; config?: IConfig } } | undefined)
     ?.kernel_provisioner;
-}
-
-/** By kernelspec, why it cannot start; empty where it can. Nothing where the server does not tell. */
-async function findHealth(trans: TranslationBundle): Promise<Map<string, string>> {
-  const late = new Promise<null>(resolve => window.setTimeout(() => resolve(null), PATIENCE_MS));
-  const kernels = await Promise.race([request<Kernels>('GET', '/kernels').catch(() => null), late]);
-  return new Map(
-    (kernels?.kernelspecs ?? []).map(kernel => {
-      const findings = kernel.findings as { status?: string; text?: string }[];
-      const failed = findings.find(finding => finding.status === 'fail');
-      return [kernel.name, failed ? failed.text ?? trans.__('It cannot start.') : ''];
-    })
-  );
 }

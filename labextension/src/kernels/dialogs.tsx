@@ -8,10 +8,10 @@ import {
 } from '@jupyterlab/apputils';
 import { Kernel } from '@jupyterlab/services';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
-import { ITranslator, nullTranslator, TranslationBundle } from '@jupyterlab/translation';
+import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { ReactWidget } from '@jupyterlab/ui-components';
 
-import { describeKernels, IDescribed, isContainerKernel } from './described';
+import { IDescribed, listKernels, loadHealth } from './described';
 
 /** JupyterLab's dialogs about kernels; the one that chooses says of container kernels which image they have, and whether they can start. */
 export class KernelDialogs extends SessionContextDialogs {
@@ -40,15 +40,15 @@ export class KernelDialogs extends SessionContextDialogs {
   /** Choose a kernel. */
   async choose(context: ISessionContext): Promise<void> {
     const trans = this._translation.load('jupyter_apptainer');
-    const known = this._hasContainers ? await describeKernels(this._app, trans) : [];
-    if (context.isDisposed || known.length === 0) {
+    if (!this._hasContainers) {
       return super.selectKernel(context);
     }
+    const known = listKernels(this._app, trans, await loadHealth(trans));
     const always = context.kernelPreference.autoStartDefault;
     const lab = this._translation.load('jupyterlab');
     const answer = await showDialog({
       title: lab.__('Select Kernel'),
-      body: new KernelChoice(context, known, this._translation, trans),
+      body: new KernelChoice(context, known, this._translation),
       buttons: [
         Dialog.cancelButton({ label: context.hasNoKernel ? context.kernelDisplayName : lab.__('Cancel') }),
         Dialog.okButton({ label: lab.__('Select'), ariaLabel: lab.__('Select Kernel') })
@@ -79,8 +79,7 @@ export class KernelDialogs extends SessionContextDialogs {
   }
 
   private get _hasContainers(): boolean {
-    const specs = this._app.serviceManager.kernelspecs.specs?.kernelspecs ?? {};
-    return Object.values(specs).some(spec => spec !== undefined && isContainerKernel(spec.metadata));
+    return listKernels(this._app, this._translation.load('jupyter_apptainer')).length > 0;
   }
 
   private _translation: ITranslator;
@@ -91,8 +90,7 @@ class KernelChoice extends ReactWidget implements Dialog.IBodyWidget<Partial<Ker
   constructor(
     private _context: ISessionContext,
     known: readonly IDescribed[],
-    private _translation: ITranslator,
-    private _trans: TranslationBundle
+    private _translation: ITranslator
   ) {
     super();
     this._known = new Map(known.map(kernel => [kernel.name, kernel]));
@@ -142,7 +140,7 @@ class KernelChoice extends ReactWidget implements Dialog.IBodyWidget<Partial<Ker
 
   private _describe(option: { text: string; value: string }): string {
     const kernel = this._find(option.value);
-    return kernel ? this._trans.__('%1 — %2', option.text, kernel.short) : option.text;
+    return kernel?.label ?? option.text;
   }
 
   /** Of those that would be started; one that runs has an id. */

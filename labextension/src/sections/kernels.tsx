@@ -1,5 +1,6 @@
 import { Kernels, request } from '../api';
 import { nameOf } from '../format';
+import { findProblem } from '../kernels/described';
 import { ActionButton, List, Section } from '../section';
 import { confirm } from '../dialogs';
 import { CommandIDs } from '../commandIDs';
@@ -23,8 +24,7 @@ export class KernelsSection extends Section<Kernels> {
   private _renderKernel(kernel: Kernelspec): JSX.Element {
     const { trans, execute, refresh } = this.context;
     const config = kernel.config as { image?: string; nv?: unknown };
-    const findings = kernel.findings as { severity?: string; message?: string; hint?: string }[];
-    const problem = kernel.is_ready ? undefined : findings.map(found => found.message).filter(Boolean)[0];
+    const problem = findProblem(kernel, trans);
     return (
       <li key={kernel.name} className="jp-apptainer-item">
         <div className="jp-apptainer-name" title={kernel.folder}>
@@ -34,14 +34,12 @@ export class KernelsSection extends Section<Kernels> {
           {nameOf(config.image ?? '')}
           {config.nv === true && ` · ${trans.__('GPU')}`}
         </div>
-        {!kernel.is_ready && (
-          <div className="jp-apptainer-problem">{problem ?? trans.__('It cannot start.')}</div>
-        )}
+        {problem && <div className="jp-apptainer-problem">{problem}</div>}
         <div className="jp-apptainer-actions">
           <ActionButton
             label={trans.__('New notebook')}
             about={kernel.display_name}
-            reason={kernel.is_ready ? undefined : trans.__('It cannot start.')}
+            reason={problem || undefined}
             action={() => execute(CommandIDs.newNotebook, { kernel: kernel.name })}
           />
           <ActionButton
