@@ -56,6 +56,8 @@ class ApptainerExtension(ExtensionApp):
         self.view = View(self.places, self.settings_of_ours)
         self.looks = Looks()
         self.shelf = TaskShelf(self.places)
+        # JupyterLab and Notebook have it in their pages, so that our extension need not ask before it shows anything.
+        self.serverapp.web_app.settings.setdefault("page_config_data", {})["apptainerServed"] = "true"
         keep_sessions(self.serverapp)
 
     def initialize_handlers(self) -> None:

@@ -1,5 +1,5 @@
 /** The server extension's REST interface; its types are generated from the OpenAPI file that the server checks itself against. */
-import { URLExt } from '@jupyterlab/coreutils';
+import { PageConfig, URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
 import type { components } from './wire';
@@ -116,13 +116,7 @@ function readError(status: number, text: string): ApiError {
   }
 }
 
-let served: Promise<boolean> | undefined;
-
-/** Say whether the server has the extension; asked once. */
+/** Say whether the server has the extension: it says so in the page, so nothing is asked and JupyterLab's start waits for nothing. */
 export function isServed(): Promise<boolean> {
-  served ??= request<Status>('GET', '/status').then(
-    () => true,
-    error => error instanceof ApiError && !error.isAbsent && error.status !== 0
-  );
-  return served;
+  return Promise.resolve(PageConfig.getOption('apptainerServed') === 'true');
 }

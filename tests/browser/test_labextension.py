@@ -96,31 +96,6 @@ def test_definition_files_and_cells_that_build_are_coloured(
         expect(page.locator(".cm-line span", has_text=re.compile("^%post$"))).to_have_count(0)
 
 
-def test_the_status_bar_tells_the_phases_of_a_start_and_then_nothing(
-    lab: Server, browser: Browser, folder: Path, starter_kernel: str
-) -> None:
-    write_notebook(folder / "phases.ipynb", "1", kernel=starter_kernel)
-    with open_page(browser, lab, "lab?reset") as page:
-        page.wait_for_selector("#jp-main-statusbar")
-        page.wait_for_function("window.jupyterapp !== undefined")
-        page.evaluate(
-            """() => {
-                window.seen = [];
-                new MutationObserver(() => {
-                    for (const node of document.querySelectorAll('.jp-apptainer-status'))
-                        if (node.innerText) window.seen.push(node.innerText);
-                }).observe(document.getElementById('jp-main-statusbar'),
-                           {subtree: true, childList: true, characterData: true});
-            }"""
-        )
-        page.evaluate("jupyterapp.commands.execute('docmanager:open', {path: 'phases.ipynb'})")
-        wait_idle(page)
-        expect(page.locator(".jp-apptainer-status")).to_be_hidden()
-        seen = "\n".join(page.evaluate("window.seen"))
-        assert re.search(rf"^{starter_kernel}: starting the container \d+\.\d s", seen, re.M), seen
-        assert re.search(rf"^{starter_kernel}: connecting to the kernel \d+\.\d s", seen, re.M), seen
-
-
 def test_the_environment_form_changes_the_container_and_the_notebook(
     lab: Server, browser: Browser, folder: Path, starter_kernel: str
 ) -> None:
