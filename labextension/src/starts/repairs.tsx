@@ -7,6 +7,7 @@ import { Repair, RepairAnswer, request, Start } from '../api';
 import { CommandIDs } from '../commandIDs';
 import { nameOf } from '../format';
 import { followTask } from '../follow';
+import { showFailure } from '../section';
 
 const JUST_NOW_S = 10;
 const AGAIN = 'again';
@@ -42,7 +43,7 @@ export class Mender {
 
   /** Show a start that failed, but once: who asks again waits for the end of the first time. */
   async mendOnce(start: Start): Promise<void> {
-    const asked = this._asked.get(start.kernel_id) ?? this.mend(start);
+    const asked = this._asked.get(start.kernel_id) ?? this.mend(start).catch(showFailure);
     this._asked.set(start.kernel_id, asked);
     await asked;
     this._asked.delete(start.kernel_id);
@@ -62,12 +63,13 @@ export class Mender {
     const [chosen] = answer.button.actions;
     const context = panel?.sessionContext;
     if (chosen === OTHER && context) {
-      await this._choose(context);
+      // A kernel that does not start either has a dialog of its own.
+      await this._choose(context).catch(() => undefined);
     } else if (chosen === ENVIRONMENT && panel) {
       this._app.shell.activateById(panel.id);
       await this._app.commands.execute(CommandIDs.chooseEnvironment, { kernel: start.kernelspec });
     } else if (chosen === AGAIN || (chosen && (await this._repair(start, chosen)))) {
-      await context?.changeKernel({ name: start.kernelspec });
+      await context?.changeKernel({ name: start.kernelspec }).catch(() => undefined);
     }
   }
 
