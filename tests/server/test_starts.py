@@ -104,6 +104,17 @@ def test_failed_start_is_mended_by_what_is_offered(api: Api, make_kernel: MakeKe
     assert api.server.ask("DELETE", f"api/kernels/{again}")[0] == 204
 
 
+def test_image_that_is_not_here_is_pulled_by_a_task(api: Api, make_kernel: MakeKernel) -> None:
+    uri = "docker://127.0.0.1:9/lab/none:1"
+    assert start(api, make_kernel({"image": uri}))[0] == 500
+    failed = find_start(api, "failed")
+    assert [(each["kind"], each["source"]) for each in failed["repairs"]] == [("pull-image", uri)]
+    task = api("POST", f"/starts/{failed['kernel_id']}/repairs", {"kind": "pull-image"})["task"]
+    assert (task["kind"], task["args"]["uri"]) == ("image-pull", uri)
+    # Nobody listens there.
+    assert api.wait_for_task(task["id"])["state"] == "failed"
+
+
 def test_image_that_was_pulled_is_pulled_again(tmp_path: Path, places: Places) -> None:
     image = tmp_path / "gone.sif"
     image.write_bytes(b"x")
