@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,18 +49,27 @@ def measure(reader: MemoryReader, *pids: int) -> list[int]:
     return reader.measure(table, [[table.stats[pid]] for pid in pids])
 
 
+def stop(pid: int) -> None:
+    """Have it do nothing at all, so that nothing about it changes."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+
+
 def test_only_what_has_changed_is_read_anew(child: subprocess.Popen[str], looked_at: list[int]) -> None:
     reader = MemoryReader()
+    stop(child.pid)
     before = measure(reader, child.pid)
     # What it shares with others counts for less the more of them there are, and those come and go.
     assert before == [pytest.approx(read_memory(child.pid), rel=0.2)]
     assert measure(reader, child.pid) == before
     assert looked_at == [child.pid]
+    os.kill(child.pid, signal.SIGCONT)
     assert child.stdin
     assert child.stdout
     child.stdin.write("\n")
     child.stdin.flush()
     child.stdout.readline()
+    stop(child.pid)
     (after,) = measure(reader, child.pid)
     assert after > before[0] + 40_000_000
     assert looked_at == [child.pid] * 2
