@@ -62,11 +62,13 @@ export const startsPlugin: JupyterFrontEndPlugin<void> = {
     });
     commands.addCommand(CommandIDs.cancelStart, {
       label: trans.__('Cancel the start of a kernel'),
+      caption: trans.__('End the start of a container kernel, and remove what it has made so far'),
       describedBy: WITH_KERNEL,
       execute: args => cancel(args.kernel_id as string | undefined).catch(showFailure)
     });
     commands.addCommand(CommandIDs.repairStart, {
       label: trans.__('Repair the start of a kernel…'),
+      caption: trans.__('Show why the newest start has failed, and what helps'),
       describedBy: WITH_KERNEL,
       execute: async args => {
         try {
