@@ -53,23 +53,24 @@ def _time(browser: Browser, address: str, is_on: bool) -> float:
     context = browser.new_context()
     page = context.new_page()
     page.set_default_timeout(_TIMEOUT_MS)
-    if not is_on:
-        page.route(re.compile(r"/lab\?"), _switch_off)
+    # Both pages take the same detour.
+    page.route(re.compile(r"/lab\?"), lambda route: _write(route, is_on))
     page.goto(f"{address}/lab?reset")
     took = float(page.evaluate(_RESTORED))
     context.close()
     return took
 
 
-def _switch_off(route: Route) -> None:
-    """Take our extension out of the page's list, and give JupyterLab's own dialogs back."""
+def _write(route: Route, is_on: bool) -> None:
+    """Answer with the page; off: our extension is taken out of its list, and JupyterLab's own dialogs are back."""
     response = route.fetch()
 
     def change(found: re.Match[str]) -> str:
         config = json.loads(found[2])
         extensions = config["federated_extensions"]
-        config["federated_extensions"] = [each for each in extensions if each["name"] != "jupyter-apptainer"]
-        config["disabledExtensions"] = []
+        if not is_on:
+            config["federated_extensions"] = [each for each in extensions if each["name"] != "jupyter-apptainer"]
+            config["disabledExtensions"] = []
         return found[1] + json.dumps(config) + found[3]
 
     route.fulfill(response=response, body=_CONFIG.sub(change, response.text()))
