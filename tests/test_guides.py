@@ -98,14 +98,12 @@ def test_registries(run_guide: RunGuide, small_sif: Path, registry: Registry) ->
     assert "hello from under-another-name.sif" in text
 
 
-@pytest.mark.user
 def test_services(run_guide: RunGuide, starter_image: Path, build_example: BuildExample) -> None:
     images = {"nginx": str(build_example("nginx")), "pdf": str(build_example("url-to-pdf"))}
     text = run_guide("services.ipynb", examples=str(FOLDER), base=str(starter_image), **images)
     assert "[emerg]" in text
 
 
-@pytest.mark.user
 def test_mpi(run_guide: RunGuide, starter_image: Path, build_example: BuildExample) -> None:
     text = run_guide("mpi.ipynb", example=str(FOLDER / "mpi"), image=str(build_example("mpi")), base=str(starter_image))
     assert "ranks: 2," in text

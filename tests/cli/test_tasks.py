@@ -43,7 +43,7 @@ def build(engine: EngineInfo, places: Places, tmp_path: Path) -> Iterator[Build]
     pipe, definition, image = tmp_path / "pipe", tmp_path / "a.def", tmp_path / "out/a.sif"
     os.mkfifo(pipe)
     image.parent.mkdir()
-    definition.write_text(f"Bootstrap: scratch\n\n%setup\n    echo '== Waiting'\n    cat {pipe}\n")
+    definition.write_text(f"Bootstrap: scratch\n\n%setup\n    echo '== Waiting' >&2\n    cat {pipe}\n")
     clean_tasks(places, older_than_s=0)
     yield Build(("image", "build", str(image), "--def", str(definition)), image, pipe)
     for task in iter_tasks(places):

@@ -156,9 +156,10 @@ class Build:
 
 
 def make_build(desk: Path, name: str) -> Build:
+    # To standard error, as the engine's own words: of two streams nobody can tell which line came first.
     pipe, definition, image = desk / f"{name}.pipe", desk / f"{name}.def", desk.resolve() / f"{name}.sif"
     os.mkfifo(pipe)
-    definition.write_text(f"Bootstrap: scratch\n\n%setup\n    echo '== Waiting'\n    cat {pipe}\n")
+    definition.write_text(f"Bootstrap: scratch\n\n%setup\n    echo '== Waiting' >&2\n    cat {pipe}\n")
     recipe = {"kind": "def", "path": definition.name}
     return Build({"kind": "image-build", "args": {"recipe": recipe, "target": image.name}}, image, pipe)
 
