@@ -56,7 +56,13 @@ class World:
 
     def __init__(self, folder: Path, engine: EngineInfo, image: Path) -> None:
         self.folder = folder
-        self.environ = {**os.environ, "JUPYTER_APPTAINER_HOME": str(folder / "home"), VARIABLE: str(folder / "meter")}
+        self.environ = {
+            **os.environ,
+            # The builds look for the engine as well, and our own folder is another one here.
+            "PATH": f"{os.path.dirname(engine.path)}:{os.environ['PATH']}",
+            "JUPYTER_APPTAINER_HOME": str(folder / "home"),
+            VARIABLE: str(folder / "meter"),
+        }
         self.places: Places = find_places(self.environ)
         self._engine = engine
         self._image = image
