@@ -10,9 +10,6 @@ import pytest
 
 from tests.integration.conftest import TIMEOUT_S, RunningKernel
 
-# The same for every user, and slow.
-pytestmark = pytest.mark.root
-
 Message = dict[str, Any]
 CELL = "def double(number):\n    result = 2 * number\n    return result\n\nprint(double(21))"
 
