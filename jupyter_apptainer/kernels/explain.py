@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..engine.command import REDACTED, redact_argv
-from .forking import BUNDLE, BUNDLE_READER, SERVER, START_SCRIPT
+from .forking import BUNDLE, PROGRAM
 from .layers import Setting
 from .plan import SHIM, LaunchPlan, PlannedFile
 
@@ -78,7 +78,7 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
     if plan.fork_server:
         if plan.fork_server.bundle:
             yield f"touch {shlex.quote(f'{plan.fork_server.folder}/{BUNDLE}')}  # where the code of what it imports is mounted"
-        for name in (SHIM, SERVER, START_SCRIPT, BUNDLE_READER):
+        for name in (SHIM, *PROGRAM):
             target = shlex.quote(f"{plan.fork_server.folder}/{name}")
             yield f"install -m 700 {shlex.quote(str(_HERE / name))} {target}  # for the process that kernels are forked from"
     yield ""

@@ -13,7 +13,7 @@ from ..errors import DiskFull, LaunchError
 from ..images.probe import is_python_command
 from ..instances.janitor import remove_tree
 from ..places import make_private_dir
-from .forking import BUNDLE, BUNDLE_READER, SERVER, START_SCRIPT
+from .forking import BUNDLE, PROGRAM
 from .plan import SESSION_SCRIPT, SHIM, LaunchPlan, PlannedFile
 
 _HERE = Path(__file__).parent
@@ -32,10 +32,8 @@ def make_folders(plan: LaunchPlan, *, is_joining: bool = False) -> None:
             if not is_joining or planned.kind == "folder":
                 _make(planned)
         if plan.fork_server and not is_joining:
-            _copy(SERVER, plan.fork_server.folder)
-            _copy(SHIM, plan.fork_server.folder)
-            _copy(START_SCRIPT, plan.fork_server.folder)
-            _copy(BUNDLE_READER, plan.fork_server.folder)
+            for script in (SHIM, *PROGRAM):
+                _copy(script, plan.fork_server.folder)
             if plan.fork_server.bundle:
                 Path(plan.fork_server.folder, BUNDLE).touch()
         script = SHIM if is_python_command(plan.kernel_command) else SESSION_SCRIPT

@@ -15,8 +15,9 @@ from ..images.probe import ImageProbe
 from .spec import ContainerSpec, find_shared_name
 
 SERVER = "fork_server.py"
-BUNDLE_READER = "module_bundle.py"
 START_SCRIPT = "start.sh"
+# What lies in the folder that the instance binds, beside the shim.
+PROGRAM = (SERVER, "fork_modules.py", "fork_child.py", "module_bundle.py", START_SCRIPT)
 SOCKET = "fork"
 LOG = "fork.log"
 BUNDLE = "modules"

@@ -95,6 +95,20 @@ class BundledLoader(SourceFileLoader):
         return super().get_code(fullname) if bundle is None else bundle.read_code(fullname)
 
 
+def open_bundle(path: str, is_layered: bool) -> Bundle | None:
+    """Return what finds modules in the file; None where it does not fit. is_layered: what is in the image may be hidden or changed."""
+    try:
+        bundle = Bundle(path)
+        if not bundle.is_fit():
+            return None
+        if is_layered:
+            bundle.drop_changed()
+    except (OSError, ValueError, EOFError, TypeError, LookupError):
+        # Not a bundle that we know.
+        return None
+    return bundle
+
+
 def is_unchanged(entry: tuple[Any, ...]) -> bool:
     """Say whether the module's file is that of the image."""
     try:
