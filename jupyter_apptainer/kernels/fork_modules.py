@@ -12,12 +12,14 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     Stamp = tuple[int, int, int] | None
 
 # What a start of ipykernel imports, the last of them while it already runs. Each may be missing.
 START_MODULES = (
     *("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "psutil", "tornado.platform.asyncio"),
-    *("ipykernel.debugger", "debugpy.server.api", "IPython.core.debugger", "IPython.core.oinspect", "sqlite3"),
+    *("ipykernel.debugger", "IPython.core.debugger", "IPython.core.oinspect", "sqlite3"),
     *("IPython.core.completerlib", "IPython.extensions.storemagic", "encodings.idna"),
     *("runpy", "faulthandler", "IPython.core.logger"),
 )
@@ -26,10 +28,11 @@ BACKEND = "module://matplotlib_inline.backend_inline"
 DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
 
 
-def import_start(finder: Any) -> None:
-    """Import what a kernel needs. finder: finds the code of it sooner than the others, or None."""
+def import_start(finder: Any, defer: Callable[[], None]) -> None:
+    """Import what a kernel needs. finder: finds the code of it sooner than the others, or None. defer: does it with what can wait."""
     if finder is not None:
         sys.meta_path.insert(0, finder)
+    defer()
     for name in START_MODULES:
         try_import(name)
     if finder is not None:

@@ -43,9 +43,9 @@ def load(file: str) -> types.ModuleType:
 
 
 if TYPE_CHECKING:
-    from . import fork_child, fork_modules
+    from . import fork_child, fork_modules, shim
 else:
-    fork_child, fork_modules = load("fork_child"), load("fork_modules")
+    fork_child, fork_modules, shim = load("fork_child"), load("fork_modules"), load("shim")
 
 
 class Server:
@@ -79,7 +79,7 @@ class Server:
         """Import everything."""
         # What is imported stays; looking through all of it for garbage, again and again, takes a fifth of the time.
         gc.disable()
-        fork_modules.import_start(self.open_bundle())
+        fork_modules.import_start(self.open_bundle(), shim.defer_debugger)
         unfit = fork_modules.preload(self.settings["preload"], self.left_out)
         if unfit:
             self.begin_anew()
@@ -256,15 +256,14 @@ def main() -> None:
     path, settings, words = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]
     sys.path.pop(0)
     sys.modules["_jupyter_apptainer_fork_server"] = sys.modules["__main__"]
-    shim = load("shim")
     sys.argv[:] = [shim.__file__ or "", *words]
-    shim.install_finders()
+    shim.install_finders()  # type: ignore[no-untyped-call]  # Python 2.7 has no annotations
     options = words[: len(words) - len(sys.argv) + 1]
     server = Server(path, settings, options)
     connection, request = server.serve()
     sys.argv[1:] = request["argv"]
     fork_child.become(connection, request, server.names)
-    shim.run_program()
+    shim.run_program()  # type: ignore[no-untyped-call]  # as above
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 its group (ipykernel does) would miss the child processes of a cell, and the host would have no group to send a signal to.
 With --lent, what cannot be imported otherwise is looked for in FOLDER. With --bridge, FOLDER is `jupyter_apptainer` where the image has none. With --overlay, packages may be installed while the kernel
 runs, into a file system that tells of it late. In a read-only image `%pip install` says what to do. Memory that large outputs and arrays give
-back is kept for the next ones, and output waits for clients that are late.
+back is kept for the next ones, output waits for clients that are late, and debugpy is loaded when somebody debugs.
 Python 2.7 to 3.14, standard library only; all that stays of it are an entry in `sys.modules`, a word of advice in IPython's
 `%pip`, and with the options a finder each.
 
@@ -203,6 +203,58 @@ def widen_output():  # type: ignore[no-untyped-def]
     IPKernelApp.init_iopub = init_iopub  # type: ignore[method-assign]
 
 
+def defer_debugger():  # type: ignore[no-untyped-def]
+    """Have ipykernel load debugpy when somebody debugs, and not at its start: a fifth of the memory and of the time of that.
+
+    ipykernel itself needs it for its list of variables alone; where a debugger is started, the kernel is told to import it.
+    """
+    if "debugpy" in sys.modules or "ipykernel.debugger" in sys.modules:
+        return
+    # To import it fails, as where there is none.
+    sys.modules["debugpy"] = None  # type: ignore[assignment]
+    try:
+        from ipykernel import debugger
+    except ImportError:
+        # No ipykernel, or one older than its debugger: it will import what it needs itself.
+        return
+    finally:
+        del sys.modules["debugpy"]
+    explorer = getattr(debugger, "VariableExplorer", None)
+    if explorer is None or debugger._is_debugpy_available is not False or not has_module("debugpy"):  # type: ignore[no-untyped-call]
+        return
+
+    class LateExplorer(object):  # noqa: UP004
+        real = None
+
+        def __getattr__(self, name):  # type: ignore[no-untyped-def]
+            if self.real is None:
+                load_debugger(debugger, explorer)  # type: ignore[no-untyped-call]
+                self.real = explorer()  # type: ignore[misc]
+            return getattr(self.real, name)
+
+    debugger.VariableExplorer = LateExplorer  # type: ignore[misc, assignment]
+    debugger._is_debugpy_available = True
+
+
+def load_debugger(debugger, explorer):  # type: ignore[no-untyped-def]
+    """Do what `ipykernel.debugger` does when it is imported. The first of these is what makes the others to be found."""
+    from debugpy.server import api
+
+    from _pydevd_bundle import pydevd_frame_utils, pydevd_suspended_frames  # type: ignore[import-not-found]  # isort: skip
+
+    debugger.api = api
+    debugger.pydevd_frame_utils = pydevd_frame_utils
+    debugger.SuspendedFramesManager = pydevd_suspended_frames.SuspendedFramesManager
+    debugger._FramesTracker = pydevd_suspended_frames._FramesTracker
+    debugger.VariableExplorer = explorer
+
+
+def has_module(name):  # type: ignore[no-untyped-def]
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None
+
+
 def run_program():  # type: ignore[no-untyped-def]
     """Run the module or script as Python would have."""
     import runpy
@@ -213,6 +265,7 @@ def run_program():  # type: ignore[no-untyped-def]
         sys.argv[:] = sys.argv[2:]
         sys.path.insert(0, os.getcwd())
         if module == "ipykernel_launcher":
+            defer_debugger()  # type: ignore[no-untyped-call]
             widen_output()  # type: ignore[no-untyped-call]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:

@@ -145,6 +145,26 @@ def test_the_variable_list_without_a_stop(debugger: Debugger, kernel: RunningKer
     assert debugger.get_body("richInspectVariables", variableName="answer")["data"] == {"text/plain": "42"}
 
 
+def test_debugpy_is_loaded_when_somebody_debugs(kernel: RunningKernel) -> None:
+    loaded = "'debugpy' in __import__('sys').modules"
+    assert kernel.value(loaded) is False
+    debugger = Debugger(kernel)
+    # JupyterLab asks for that when a notebook is opened.
+    assert debugger.get_body("debugInfo")["isStarted"] is False
+    assert kernel.value(loaded) is False
+    kernel.run("answer = 42")
+    found = {v["name"]: v["value"] for v in debugger.get_body("inspectVariables")["variables"]}
+    assert (found["answer"], kernel.value(loaded)) == ("42", True)
+    debugger.start()
+    path = debugger.get_body("dumpCell", code=CELL)["sourcePath"]
+    assert debugger.set_breakpoints(path, 2) == [True]
+    cell = kernel.client.execute(CELL)
+    thread = debugger.wait_event("stopped")["threadId"]
+    assert [frame["name"] for frame in debugger.get_frames(thread)] == ["double", "<module>"]
+    debugger.get_body("continue", threadId=thread)
+    assert kernel.finish(cell).text == "42\n"
+
+
 def test_a_stopped_cell_can_be_restarted_away(debugger: Debugger, kernel: RunningKernel) -> None:
     path = debugger.get_body("dumpCell", code=CELL)["sourcePath"]
     debugger.set_breakpoints(path, 2)
