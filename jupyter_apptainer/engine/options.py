@@ -13,6 +13,7 @@ from typing import Literal
 from ..errors import EngineOutputError, SpecError
 from .command import Command, Completed, returns_nothing
 from .locate import EngineInfo, build_flags, build_wrapper, run_flags
+from .overlayfs import CONFIG_VARIABLE
 
 BindMode = Literal["rw", "ro"]
 
@@ -33,7 +34,8 @@ class ContainerOptions:
 
     overlays: as the engine takes them, `FILE` or `FILE:ro`. home: None for the engine's default, "none", or `SRC:DEST`.
     isolation: "default", "contain" or "containall". network: "host" or "none". extra: further flags, as typed.
-    memory_bytes, cpus, pids: limits of a cgroup, which not every host lets the engine make.
+    memory_bytes, cpus, pids: limits of a cgroup, which not every host lets the engine make. config_file: what `instance start` takes for
+    apptainer.conf, None for the engine's own.
     """
 
     binds: tuple[Bind, ...] = ()
@@ -51,6 +53,8 @@ class ContainerOptions:
     cpus: float | None = None
     pids: int | None = None
     extra: tuple[str, ...] = ()
+    # It changes nothing that a container has, and so is no part of what is known of an image.
+    config_file: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,8 @@ def build_instance_start(
 ) -> Command[None]:
     """`instance start`. `env` comes from `build_engine_environment`."""
     argv = (engine.path, "instance", "start", *build_container_flags(engine, options), image, name, *arguments)
+    if options.config_file:
+        env = {**env, CONFIG_VARIABLE: options.config_file}
     # The engine mounts the folder that it is started in: whatever the server's happens to be is nothing for the container.
     return Command(argv, env, returns_nothing, f"start instance {name}", image, timeout_s=120, cwd="/")
 

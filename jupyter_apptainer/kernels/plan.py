@@ -110,6 +110,7 @@ class LaunchContext:
     memory; 0: never. bundle: the code of what a start imports. is_sandbox: the image is a
     folder, and may change.
     is_ahead: the instance is started before it is known for which kernel.
+    engine_config: the engine's configuration for containers with overlays, None for its own.
     fakeroot: the writable overlay needs it. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
 
@@ -137,6 +138,7 @@ class LaunchContext:
     extra_arguments: tuple[str, ...] = ()
     entry_name: str = ""
     instance_dir: str = ""
+    engine_config: str | None = None
 
 
 def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan:
@@ -235,6 +237,7 @@ def _plan_options(
         cpus=limits.cpus,
         pids=limits.pids,
         extra=spec.extra_flags,
+        config_file=context.engine_config if overlays or needs_tmpfs else None,
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ..config import ApptainerConfig
 from ..engine.host.gpu import NO_NVIDIA, find_nvidia
 from ..engine.locate import EngineInfo, get_engine
+from ..engine.overlayfs import find_quick_config
 from ..engine.step import OnProgress
 from ..errors import (
     ApptainerError,
@@ -133,6 +134,7 @@ def prepare_launch(
         fork_rest_s=settings.fork_rest_s,
         bundle=probe.bundle if probe else None,
         is_sandbox=os.path.isdir(spec.image),
+        engine_config=find_quick_config(engine, places, is_dry=is_dry) if overlays.spec.overlays else None,
         fakeroot=overlays.mode == "fakeroot",
         extra_arguments=tuple(extra_arguments),
         ipython_dir=str(places.data / "ipython"),
