@@ -101,6 +101,19 @@ class ApptainerConfig(Configurable):
         build. 0: builds keep and use none. Default: 10240. Example: 40960.""",
     ).tag(config=True)
 
+    unpacked_images = Unicode(
+        "0",
+        help="""How much disk unpacked copies of SIF images may take, all together: MiB, or a number with M, G or T. After the first start of a kernel
+        its image is unpacked in the background, and later kernels start from the copy, which is faster; those that were not used for longest
+        go first. "0": none. Default: "0". Example: "20G".""",
+    ).tag(config=True)
+
+    unpacked_images_dir = Unicode(
+        "",
+        help="""The folder for unpacked copies, on a disk of this machine; `~` and `$NAME` are filled in, and a folder of your own is made in it. Empty
+        (the default): your cache folder. On clusters choose scratch space of the node. Example: "/scratch/$USER".""",
+    ).tag(config=True)
+
     task_niceness = Int(
         10,
         min=0,

@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from .instances.watch import wait_readable, watch_exit
 from .kernels.container import ContainerKernel
 from .kernels.notebook import find_notebook
 from .kernels.prepare import prepare_launch
+from .kernels.unpacking import start_unpacking
 from .places import find_places
 
 # What a kernel that was asked to end is given before it is ended.
 _PATIENCE_S = 5.0
+_log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,10 +80,14 @@ async def _run(folder: Path, connection_file: Path, extra: list[str]) -> int:
         kernelspec=folder.absolute().name,
         start_files=preparation.probe.start_files if preparation.probe and settings.read_ahead else (),
     )
-    return await _serve(kernel, connection, settings.start_timeout_s)
+    return await _serve(
+        kernel, connection, settings.start_timeout_s, lambda: start_unpacking(preparation, settings, _log)
+    )
 
 
-async def _serve(kernel: ContainerKernel, connection: dict[str, Any], timeout_s: float) -> int:
+async def _serve(
+    kernel: ContainerKernel, connection: dict[str, Any], timeout_s: float, on_start: Callable[[], None]
+) -> int:
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
     loop.add_signal_handler(signal.SIGINT, kernel.send_signal, signal.SIGINT)
@@ -94,6 +101,7 @@ async def _serve(kernel: ContainerKernel, connection: dict[str, Any], timeout_s:
         if not start.done():
             return 128 + signal.SIGTERM
         await start
+        on_start()
         end = asyncio.create_task(kernel.wait())
         await asyncio.wait({end, asked}, return_when=asyncio.FIRST_COMPLETED)
         if client.done() and not end.done() and kernel.plan.persist is not False:

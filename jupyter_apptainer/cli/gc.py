@@ -10,6 +10,7 @@ from typing import Any
 from ..config import ApptainerConfig, load_config
 from ..images.layering.store import find_store
 from ..instances.janitor import Leftover, end_leftover, find_leftovers
+from ..kernels.unpacked import find_store as find_copies
 from ..places import find_places
 from ..tasks.stop import end_strays
 from ..tasks.store import clean_old_tasks, iter_tasks
@@ -21,7 +22,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "gc",
         help="end instances whose server or notebook is gone",
         description="List the instances of ours whose owner is gone, with their processes and folders, and end them. Programs of tasks that were killed "
-        "are ended too, old tasks forgotten, and layers removed that a killed build has half made. "
+        "are ended too, old tasks forgotten, and what killed builds and tasks have half made of layers and unpacked copies of images is removed, with "
+        "copies of images that have changed or are gone. "
         "Only instances that this program started are looked at; nobody else's are ever touched.",
         epilog="examples:\n  jupyter apptainer gc --dry-run\n  jupyter apptainer gc",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -35,9 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it; 1 where something would not end."""
     places = find_places()
     if not arguments.dry_run:
+        settings = ApptainerConfig(config=load_config())
         end_strays(places, {task.id for task in iter_tasks(places) if not task.is_over})
-        clean_old_tasks(places, ApptainerConfig(config=load_config()))
+        clean_old_tasks(places, settings)
         find_store(places).remove_leftovers()
+        find_copies(settings, places).prune()
     leftovers = find_leftovers(places)
     results = [(leftover, None if arguments.dry_run else end_leftover(places, leftover)) for leftover in leftovers]
     if arguments.json:

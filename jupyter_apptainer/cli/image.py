@@ -6,6 +6,7 @@ import argparse
 import getpass
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,10 +21,20 @@ from ..images.catalogue import (
     load_image,
 )
 from ..images.cleaning import clean_engine_cache, clean_images
+from ..images.copies import Copy
 from ..images.signing import sign_image, verify_image
 from ..kernels.usage import find_usage, map_kernels_to_images, remove_image
 from ..places import find_places
-from . import image_build, image_cache, image_diff, image_freeze, image_lock, image_packages, image_transfer
+from . import (
+    image_build,
+    image_cache,
+    image_diff,
+    image_freeze,
+    image_lock,
+    image_packages,
+    image_transfer,
+    image_unpack,
+)
 from .image_settings import find_engine_and_places, find_folders
 from .output import is_yes, print_json, print_note, print_table
 from .verbs import add_verb
@@ -50,6 +61,7 @@ def add_parser(subparsers: Any) -> None:
     image_freeze.add_freeze(commands)
     image_lock.add_lock(commands)
     image_transfer.add_verbs(commands)
+    image_unpack.add_unpack(commands)
     _add_removing_verbs(commands)
     image_cache.add_cache(commands)
 
@@ -161,16 +173,34 @@ def _list(arguments: argparse.Namespace) -> int:
     kernels = map_kernels_to_images(places, os.environ)
     images = list_images(places, folders, kernels.values())
     users = {image.path: _find_kernels(image, kernels) for image in images}
+    copies = {copy.about.image: copy for copy in image_unpack.open_store(places).list_all() if copy.is_current}
     if arguments.json:
-        print_json([{**image.to_json(), "kernels": users[image.path]} for image in images])
+        print_json(
+            [
+                {**image.to_json(), "kernels": users[image.path], "unpacked": _show_copy(image, copies)}
+                for image in images
+            ]
+        )
         return 0
     if not images:
         looked = ", ".join(map(str, folders))
         print_note(f"No images in {looked}: `jupyter apptainer image pull URI` fetches one.")
         return 0
+    headings: tuple[str, ...]
     headings = ("IMAGE", "SIZE", "MODIFIED", "PYTHON", "IPYKERNEL", "COMPRESSION", "SIGNED", "KERNELS", "ORIGIN")
-    print_table(headings, [_build_row(image, users[image.path]) for image in images])
+    rows: list[tuple[str, ...]] = [_build_row(image, users[image.path]) for image in images]
+    if copies:
+        headings = (*headings[:2], "UNPACKED", *headings[2:])
+        found = [copies.get(os.path.realpath(image.path)) for image in images]
+        sizes = [_format_size(copy.about.size_bytes) if copy else "-" for copy in found]
+        rows = [(*row[:2], size, *row[2:]) for row, size in zip(rows, sizes, strict=True)]
+    print_table(headings, rows)
     return 0
+
+
+def _show_copy(image: Image, copies: Mapping[str, Copy]) -> dict[str, object] | None:
+    copy = copies.get(os.path.realpath(image.path))
+    return copy.to_json() if copy else None
 
 
 def _find_kernels(image: Image, kernels: dict[str, str]) -> list[str]:
@@ -198,11 +228,18 @@ def _inspect(arguments: argparse.Namespace) -> int:
     image = load_image(places, find_image(places, arguments.image))
     usage = find_usage(image.path, places, os.environ)
     record = read_record(image.path) if image.kind == "sif" else None
+    copy = image_unpack.find_copy(image_unpack.open_store(places), image.path)
     if arguments.json:
-        users = {"kernels": list(usage.kernels), "running": list(usage.running)}
-        print_json({**image.to_json(), **users, "build": record.to_json() if record else None})
+        more = {
+            "kernels": list(usage.kernels),
+            "running": list(usage.running),
+            "build": record.to_json() if record else None,
+            "unpacked": copy.to_json() if copy else None,
+        }
+        print_json({**image.to_json(), **more})
         return 0
-    for name, text in [*_describe(image), *_describe_build(record)]:
+    unpacked = [("unpacked", image_unpack.describe_copy(copy))] if copy else []
+    for name, text in [*_describe(image), *unpacked, *_describe_build(record)]:
         print(f"{name:13} {text}")
     for name, words in (("kernels", usage.kernels), ("in use by", usage.running)):
         if words:
@@ -309,12 +346,14 @@ def _remove(arguments: argparse.Namespace) -> int:
         print(path)
         if size:
             print_note(f"{_format_size(size)} given back")
+    for copy in image_unpack.open_store(places).drop_stale():
+        print_note(f"{_format_size(copy.about.size_bytes)} of an unpacked copy given back")
     return 0
 
 
 def _clean(arguments: argparse.Namespace) -> int:
     places = find_places()
-    found = clean_images(places, find_folders(places), is_dry=arguments.dry_run)
+    found = clean_images(places, find_folders(places), copies=image_unpack.open_store(places), is_dry=arguments.dry_run)
     if arguments.json:
         print_json([asdict(leftover) for leftover in found])
     else:

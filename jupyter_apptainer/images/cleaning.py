@@ -18,6 +18,7 @@ from ..tasks.stop import end_strays
 from ..tasks.store import iter_tasks, save_task
 from .build_secrets import find_left_secrets
 from .catalogue import find_stale_contents
+from .copies import CopyStore
 from .layering.store import find_store
 from .records import iter_records, remove_record
 from .starter import remove_build_folder
@@ -36,8 +37,10 @@ class Leftover:
     size_bytes: int = 0
 
 
-def clean_images(places: Places, folders: Iterable[Path], *, is_dry: bool = False) -> list[Leftover]:
-    """Remove leftovers and return them. is_dry: only look."""
+def clean_images(
+    places: Places, folders: Iterable[Path], *, copies: CopyStore | None = None, is_dry: bool = False
+) -> list[Leftover]:
+    """Remove leftovers and return them. copies: unpacked ones, to be looked at too. is_dry: only look."""
     found = [*_clean_parts([*folders, places.scratch], is_dry), *_clean_records(places, is_dry)]
     for path in find_left_secrets(places):
         found.append(Leftover(str(path), "secrets of a build that was killed"))
@@ -48,6 +51,7 @@ def clean_images(places: Places, folders: Iterable[Path], *, is_dry: bool = Fals
     found += [Leftover(str(path), "half a layer of a build that was killed") for path in store.find_leftovers()]
     if not is_dry:
         store.remove_leftovers()
+    found += _clean_copies(copies, is_dry) if copies else []
     for path in find_stale_contents(places):
         found.append(
             Leftover(str(path), "what is kept about an image that has changed or is gone", path.stat().st_size)
@@ -60,6 +64,18 @@ def clean_images(places: Places, folders: Iterable[Path], *, is_dry: bool = Fals
 def clean_engine_cache(engine: EngineInfo, environ: Mapping[str, str]) -> None:
     """Empty the engine's own cache: layers of images that were pulled or built, which are fetched again if needed."""
     Runner().run(build_cache_clean(engine, build_engine_environment(environ)))
+
+
+def _clean_copies(copies: CopyStore, is_dry: bool) -> list[Leftover]:
+    found = [
+        Leftover(str(path), "half an unpacked copy of an image, whose maker was killed")
+        for path in copies.find_leftovers()
+    ]
+    stale = [copy for copy in copies.list_all() if not copy.is_current] if is_dry else copies.drop_stale()
+    if not is_dry:
+        copies.remove_leftovers()
+    why = "the unpacked copy of an image that has changed or is gone"
+    return found + [Leftover(str(copy.path), why, copy.about.size_bytes) for copy in stale]
 
 
 def _clean_parts(folders: Iterable[Path], is_dry: bool) -> list[Leftover]:

@@ -76,7 +76,8 @@ class LedgerEntry:
     persist: whether the kernel outlives its owner, or for how many seconds. orphaned_at: when its owner was found gone. keeper:
     the owner's, see `keeper`. shared: name of the instance where several kernels share it, each with an entry of its own; wish:
     the fields of the configuration that it was started with, as JSON; instance_directories: folders that go with the last of them.
-    phases: seconds that each phase of the newest start took, in their order.
+    phases: seconds that each phase of the newest start took, in their order. unpacked: the unpacked copy of the image that it was
+    started from; empty where it is the image itself.
     """
 
     name: str
@@ -101,6 +102,7 @@ class LedgerEntry:
     wish: Mapping[str, str] = field(default_factory=dict)
     instance_directories: tuple[str, ...] = ()
     phases: Mapping[str, float] = field(default_factory=dict)
+    unpacked: str = ""
 
     @property
     def instance_name(self) -> str:
@@ -138,6 +140,7 @@ class LedgerEntry:
             "wish": dict(self.wish),
             "instance_directories": list(self.instance_directories),
             "phases": dict(self.phases),
+            "unpacked": self.unpacked,
         }
 
     @classmethod
@@ -167,6 +170,7 @@ class LedgerEntry:
             instance_directories=_read_words(record["instance_directories"]),
             # Not in the entries of kernels that were started before an update.
             phases={str(name): float(seconds) for name, seconds in dict(record.get("phases") or {}).items()},
+            unpacked=str(record.get("unpacked") or ""),
         )
 
 

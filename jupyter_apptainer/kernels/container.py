@@ -47,6 +47,7 @@ from .resume import save_plan
 from .shared import check_joinable, find_host, hold_shared
 from .signals import Signaller
 from .turns import turns
+from .unpacked import claim_copy
 
 _LOG_BYTES = 20_000
 # The guard of a kernel ends with it, usually at once.
@@ -217,7 +218,7 @@ class ContainerKernel:
         check_joinable(host, self.plan)
         make_folders(self.plan, is_joining=True)
         self._begin_entry()
-        self._record(instance=host.instance)
+        self._record(instance=host.instance, unpacked=host.unpacked)
         self.instance = host.instance
 
     async def _start_instance(self, timeout_s: float) -> None:
@@ -225,10 +226,10 @@ class ContainerKernel:
             # The folders of a shared instance have names that stay the same; what a crash left in them is nothing for this one.
             remove_tree(self.plan.scratch_dir)
         make_folders(self.plan)
-        entry = self._begin_entry()
+        root, entry = claim_copy(self.plan, self._begin_entry(), self.places)
         command = build_start(
             self.plan.engine,
-            self.plan.image,
+            root,
             self.plan.instance_name,
             self.plan.options,
             self.plan.fork_server,

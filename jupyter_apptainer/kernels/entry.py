@@ -32,4 +32,5 @@ def build_entry(plan: LaunchPlan, places: Places, folders: EngineFolders) -> Led
         shared=plan.instance_name if plan.is_shared else "",
         wish=plan.wish,
         instance_directories=(plan.instance_dir, plan.scratch_dir) if plan.is_shared else (),
+        unpacked=plan.unpacked or "",
     )

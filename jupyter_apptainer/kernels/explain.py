@@ -50,6 +50,8 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
     yield "#!/bin/sh"
     yield f"# The start of a kernel in {_in_comment(plan.image)}, as it would happen now."
     yield f"# Engine: {engine.flavour} {engine.version_text}, {engine.path} (from {engine.origin})."
+    if plan.unpacked_note:
+        yield f"# Image: {_in_comment(plan.unpacked_note)}."
     for warning in plan.warnings:
         yield f"# Warning: {_in_comment(warning)}"
     if settings:

@@ -60,6 +60,7 @@ class LaunchPlan:
     fork_server: the instance's main process, from which kernels come; None where each joins through `exec`.
     entry_name: of the ledger; is_shared: other kernels run in the instance too; instance_dir: the folder that it binds, private_dir or above it; wish: what the
     others must have asked for as well.
+    unpacked: the image's unpacked copy, which the engine starts instead of it; unpacked_note: why, or why not.
     """
 
     engine: EngineInfo
@@ -86,6 +87,8 @@ class LaunchPlan:
     fork_server: ForkPlan | None
     wish: Mapping[str, str]
     bridge: Bridge
+    unpacked: str | None
+    unpacked_note: str
 
     @property
     def binds(self) -> tuple[Bind, ...]:
@@ -111,6 +114,7 @@ class LaunchContext:
     folder, and may change.
     is_ahead: the instance is started before it is known for which kernel.
     engine_config: the engine's configuration for containers with overlays, None for its own.
+    unpacked: an unpacked copy of the image to start from; unpacked_note: why, or why not.
     fakeroot: the writable overlay needs it. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
 
@@ -139,6 +143,8 @@ class LaunchContext:
     entry_name: str = ""
     instance_dir: str = ""
     engine_config: str | None = None
+    unpacked: str | None = None
+    unpacked_note: str = ""
 
 
 def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan:
@@ -158,7 +164,8 @@ def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan
     if fork_server is None and spec.preload:
         reason = context.fork_obstacle or "the command is not `python -m ipykernel_launcher`"
         warnings.append(f"preload: no module is loaded ahead: {reason}")
-    start = build_start(context.engine, spec.image, context.instance_name, options, fork_server, {})
+    root = context.unpacked or spec.image
+    start = build_start(context.engine, root, context.instance_name, options, fork_server, {})
     run = build_exec(
         context.engine, f"instance://{context.instance_name}", command, {}, options=options, cwd=context.cwd
     )
@@ -187,6 +194,8 @@ def build_launch_plan(spec: ContainerSpec, context: LaunchContext) -> LaunchPlan
         fork_server=fork_server,
         wish=build_wish(spec),
         bridge=spec.bridge,
+        unpacked=context.unpacked,
+        unpacked_note=context.unpacked_note,
     )
 
 
@@ -328,6 +337,11 @@ def _plan_env(spec: ContainerSpec, context: LaunchContext) -> tuple[EnvEntry, ..
         ),
         EnvEntry("PYTHONNOUSERSITE", "1", "packages in ~/.local belong to the host's Python"),
     ]
+    if context.unpacked:
+        own += [
+            EnvEntry(f"{prefix}_CONTAINER", spec.image, "the image, and not its unpacked copy")
+            for prefix in ("APPTAINER", "SINGULARITY")
+        ]
     if spec.bridge != "off":
         socket = posixpath.join(context.private_dir, SOCKET)
         own.append(EnvEntry(VARIABLE, socket, "where this kernel's bridge to the host is"))

@@ -40,6 +40,7 @@ from .progress import SILENT, Progress
 from .settle import settle_spec
 from .shared import find_running
 from .spec import ContainerSpec, find_shared_name
+from .unpacked import choose_copy
 
 _NOT_FETCHED = (
     "the image has no ipykernel: the first start fetches one to lend it, which adds `--lent` and a bind to these lines"
@@ -114,6 +115,7 @@ def prepare_launch(
             check_paths(spec)
             overlays, probe = _get_ready(engine, spec, places, settings, base_dir, environ, progress, on_progress)
     names = build_names(places, kernel_id, token or secrets.token_hex(4), find_shared_name(spec))
+    root = choose_copy(overlays.spec, engine, settings, places)
     context = LaunchContext(
         engine=engine,
         kernel_id=kernel_id,
@@ -135,6 +137,8 @@ def prepare_launch(
         bundle=probe.bundle if probe else None,
         is_sandbox=os.path.isdir(spec.image),
         engine_config=find_quick_config(engine, places, is_dry=is_dry) if overlays.spec.overlays else None,
+        unpacked=root.tree,
+        unpacked_note=root.note,
         fakeroot=overlays.mode == "fakeroot",
         extra_arguments=tuple(extra_arguments),
         ipython_dir=str(places.data / "ipython"),

@@ -39,6 +39,7 @@ from .progress import Progress
 from .signing import stop_signing
 from .spares import pool as spares
 from .starts import STARTS, Start
+from .unpacking import start_unpacking
 
 # How long we look for the kernel's end before jupyter_client's own patience begins.
 END_PATIENCE_S = 1.0
@@ -164,6 +165,7 @@ class ApptainerProvisioner(KernelProvisionerBase):
         )
         if is_new:
             self._provide_spare()
+            self._unpack_image()
         return self.connection_info
 
     def _build_kernel(self, preparation: Preparation) -> ContainerKernel:
@@ -206,6 +208,11 @@ class ApptainerProvisioner(KernelProvisionerBase):
                 timeout_s=self.settings.start_timeout_s,
                 log=self.log,
             )
+
+    def _unpack_image(self) -> None:
+        """Have an unpacked copy of the image made for later starts, where the settings allow some disk for that. Returns at once."""
+        if self._preparation is not None and self._preparation.plan.unpacked_note:
+            start_unpacking(self._preparation, self.settings, self.log)
 
     async def _start_kernel(self, kernel: ContainerKernel) -> None:
         try:

@@ -68,7 +68,8 @@ class SparePool:
             for spare in [spare for spare in self._spares if spare.state == "ready"]:
                 if _is_like(spare, preparation) and _sees(spare, preparation.plan):
                     self._drop(spare, "taken")
-                    return Taken(spare.kernel, _rebuild(preparation, spare.names))
+                    same = _start_from_the_same(preparation, spare)
+                    return Taken(spare.kernel, _rebuild(same, spare.names))
         return None
 
     def provide(self, preparation: Preparation, *, limit: int, idle_s: float, timeout_s: float, log: Log) -> None:
@@ -190,7 +191,15 @@ def _is_whole(spare: Spare) -> bool:
 
 def _is_like(spare: Spare, preparation: Preparation) -> bool:
     """Say whether a spare for this start would be the same: everything that is planned, but the kernel's id and own variables."""
-    return _rebuild_bare(preparation, spare.names, spare.cwd) == spare.kernel.plan
+    same = _start_from_the_same(preparation, spare)
+    return _rebuild_bare(same, spare.names, spare.cwd) == spare.kernel.plan
+
+
+def _start_from_the_same(preparation: Preparation, spare: Spare) -> Preparation:
+    """Return the start from what the spare was started from: its image, or an unpacked copy of that."""
+    plan = spare.kernel.plan
+    context = replace(preparation.context, unpacked=plan.unpacked, unpacked_note=plan.unpacked_note)
+    return replace(preparation, context=context)
 
 
 def _sees(spare: Spare, plan: LaunchPlan) -> bool:
