@@ -1,6 +1,6 @@
 """Where the time of a start goes: a timeline from the call to the first answer, for kinds of images and containers, and local.
 
-The marks come from outside: when processes began (/proc, in steps of 10 ms) and when sockets appeared (their ctime). Nothing in the
+The marks come from outside: when processes began (/proc, in steps of 10 ms) and when files and sockets appeared. Nothing in the
 package is changed for it.
 """
 
@@ -24,6 +24,7 @@ from jupyter_apptainer.instances.janitor import iter_helpers, remove_tree
 from jupyter_apptainer.instances.model import Instance
 from jupyter_apptainer.instances.process import ProcessIdentity, ProcessStat, read_children
 from jupyter_apptainer.kernels.connection import list_sockets
+from jupyter_apptainer.kernels.plan import SHIM
 from jupyter_apptainer.kernels.spares import pool
 
 from .ways import (
@@ -40,7 +41,7 @@ from .ways import (
 
 PHASES = ("plan", "engine", "mount", "interpreter", "imports", "kernel", "answer")
 TITLES: Mapping[str, str] = {
-    "plan": "until the engine is started",
+    "plan": "until the kernel's folders are made, right before the engine is started",
     "engine": "until it mounts the image",
     "mount": "until the main process runs",
     "interpreter": "until Python runs in it",
@@ -92,6 +93,8 @@ def _iter_marks(kernel: RunningKernel, to_time: Callable[[int], float]) -> Itera
         if process:
             yield "plan", to_time(process.start_ticks)
     else:
+        # The last of them: by then everything is checked and planned.
+        yield "plan", os.stat(os.path.join(container.plan.private_dir, SHIM)).st_mtime
         yield from _iter_instance_marks(instance, to_time)
         found = container.find_kernel()
         if found:
@@ -105,7 +108,6 @@ def _iter_marks(kernel: RunningKernel, to_time: Callable[[int], float]) -> Itera
 
 
 def _iter_instance_marks(instance: Instance, to_time: Callable[[int], float]) -> Iterator[tuple[str, float]]:
-    yield "plan", to_time(instance.starter.start_ticks)
     helpers: list[ProcessStat] = list(iter_helpers(instance))
     if helpers:
         yield "engine", to_time(min(stat.start_ticks for stat in helpers))

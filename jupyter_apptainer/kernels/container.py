@@ -247,9 +247,10 @@ class ContainerKernel:
         read_ahead(self.instance.init, self._list_start_files())
 
     def _list_start_files(self) -> Sequence[str]:
-        """Return what the kernel will read of its image: no code where that comes in a bundle."""
+        """Return what the kernel will read of its image: no code where that comes in a bundle, and no debugpy before somebody debugs."""
         has_bundle = self.plan.fork_server is not None and self.plan.fork_server.bundle is not None
-        return [name for name in self._start_files if not (has_bundle and name.endswith((".py", ".pyc")))]
+        code = (".py", ".pyc")
+        return [n for n in self._start_files if "/debugpy/" not in n and not (has_bundle and n.endswith(code))]
 
     def _begin_entry(self) -> LedgerEntry:
         """Make this kernel's entry, and have it looked after should we be killed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ def _read_files(init: ProcessIdentity, files: Sequence[str]) -> None:
             return
         try:
             with open(f"/proc/{init.pid}/root{name}", "rb", buffering=0) as stream:
-                while stream.read(1 << 20):
-                    pass
+                # Not read by ourselves: to copy 20 MB takes 8 ms of a processor that the server needs.
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
         except OSError:
             continue
