@@ -41,6 +41,7 @@ TAG = int(os.environ.get("JPA_TEST_TAG") or world.new_tag())
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test counts as failed")
+    parser.addoption("--long", action="store_true", help="also the tests that take minutes (marker `long`)")
 
 
 def pytest_configure() -> None:
@@ -48,12 +49,12 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests that are for root, or for an ordinary user: they are not skipped, they are the other run's."""
+    """Leave out tests that are for root, or for an ordinary user: they are not skipped, they are the other run's. Long ones are asked for."""
     lost = [item.nodeid for item in items if item.get_closest_marker("user") and item.get_closest_marker("root")]
     if lost:
         raise pytest.UsageError(f"marked for root and for an ordinary user, so nobody would run it: {', '.join(lost)}")
     other = "user" if os.geteuid() == 0 else "root"
-    others = [item for item in items if item.get_closest_marker(other)]
+    others = [item for item in items if item.get_closest_marker(other) or _is_too_long(item)]
     items[:] = [item for item in items if item not in others]
     if others:
         config.hook.pytest_deselected(items=others)
@@ -81,6 +82,10 @@ def pytest_runtest_makereport(
     if report.failed and call.when in ("setup", "call") and _is_integration(item):
         report.sections.append(("world", _describe_world()))
     return report
+
+
+def _is_too_long(item: pytest.Item) -> bool:
+    return item.get_closest_marker("long") is not None and not item.config.getoption("--long")
 
 
 def _iter_ours() -> Iterator[world.Process]:

@@ -26,6 +26,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "slurm-job": ("--dockerfile", "Dockerfile"),
     "mpi": (".",),
     "reproducibility": ("--environment", "figures/environment.yml", "--pypi"),
+    "reproducibility/solver": ("--environment", "environment.yml", "--pypi"),
 }
 
 
@@ -44,7 +45,7 @@ def build_example(engine: EngineInfo, starter_image: Path, tmp_path_factory: pyt
     program = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
 
     def build(name: str) -> Path:
-        image = folder / f"{name}.sif"
+        image = folder / f"{name.replace('/', '-')}.sif"
         if not image.exists():
             argv: list[str | Path] = [
                 program,

@@ -80,6 +80,18 @@ def test_environment_has_the_packages_and_variables_that_it_names(build_example:
     assert ask(build_example("reproducibility"), "python3", "-c", code) == "2 agg"
 
 
+@pytest.mark.long
+def test_solver_that_conda_has_is_made_of_debian_and_runs_on_two_ranks(
+    build_example: BuildExample, ask: Ask, tmp_path: Path
+) -> None:
+    image = build_example("reproducibility/solver")
+    shutil.copy(FOLDER / "reproducibility/solver/poisson.py", tmp_path)
+    told = ask(image, "mpiexec", "--oversubscribe", "-n", "2", "python3", "poisson.py")
+    assert told.startswith("ranks: 2, PETSc 3.")
+    assert told.endswith("largest value: 0.1250")
+    assert ask(image, "sh", "-c", 'ls "$PETSC_DIR/include/petscksp.h"')
+
+
 def test_job_of_a_dockerfile_takes_its_arguments_as_with_docker(
     build_example: BuildExample, ask: Ask, tmp_path: Path
 ) -> None:

@@ -63,7 +63,7 @@ def add_build(commands: Any) -> None:
     parser.add_argument(
         "--pypi",
         action="store_true",
-        help="make an environment.yml without conda, of the packages that PyPI is known to have; others are named",
+        help="make an environment.yml without conda, of the packages that PyPI and Debian are known to have; others are named",
     )
     parser.add_argument(
         "--build-arg", action="append", default=[], metavar="K=V", help="an argument of the recipe (again for more)"

@@ -28,7 +28,7 @@ def load_recipe(
 
     kind: what `path` is. "requirements" may also be a pyproject.toml. base: the image to begin with, where that is a choice:
     `NAME` of a registry, a URI, a file or folder, or "mirror" for a system made of the host's packages.
-    has_conda: false to make an environment.yml with pip, of what PyPI is known to have.
+    has_conda: false to make an environment.yml with pip and apt, of what PyPI and Debian are known to have.
     Raises SpecError where there is nothing to read; what is wrong in it is among the recipe's findings.
     """
     match kind:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from jupyter_apptainer.errors import SpecError
 from jupyter_apptainer.images.recipes.check import check_definition
+from jupyter_apptainer.images.recipes.python.environment import CondaPackage, parse_environment
 from jupyter_apptainer.images.recipes.python.pypi import translate_packages, translate_version
 from jupyter_apptainer.images.recipes.sources import load_recipe
 from tests.examples import FOLDER
@@ -33,19 +36,36 @@ def test_version_means_the_same_to_pip(conda: str, pip: str | None) -> None:
 
 
 def test_names_are_translated_and_unknown_ones_are_refused_with_their_lines() -> None:
-    lines, python, findings = translate_packages(
+    found = translate_packages(
         [
-            ("python=3.11", 1),
-            ("conda-forge::pytorch>=2", 2),
-            ("numpy", 3),
-            ("pytables", 4),
-            ("gcc_linux-64", 5),
-            ("matplotlib-base=3.9", 6),
+            CondaPackage("python=3.11", 1),
+            CondaPackage("conda-forge::pytorch>=2", 2),
+            CondaPackage("numpy", 3),
+            CondaPackage("pytables", 4),
+            CondaPackage("nobody-knows", 5),
+            CondaPackage("matplotlib-base=3.9", 6),
         ]
     )
-    assert lines == ["torch>=2", "numpy", "tables", "matplotlib==3.9.*"]
-    assert python == "==3.11.*"
-    assert [(each.line, each.code) for each in findings] == [(5, "not-on-pypi")]
+    assert found.lines == ["torch>=2", "numpy", "tables", "matplotlib==3.9.*"]
+    assert found.python == "==3.11.*"
+    assert [(each.line, each.code) for each in found.findings] == [(5, "not-on-pypi")]
+
+
+def test_comment_says_what_a_package_is_without_conda(tmp_path: Path) -> None:
+    path = tmp_path / "environment.yml"
+    path.write_text(
+        "dependencies:\n"
+        "  - 'forge-name>=2'  # pip: index-name\n"
+        "  - forge-tool=1.5 # apt: tool libtool-dev\n"
+        "  - numpy  # apt is not meant here\n"
+        "  - bad-one # apt: Not A Name\n"
+        "  - worse-one # pip: ==\n"
+    )
+    found = translate_packages(parse_environment(path.read_text(), path, tmp_path).packages)
+    assert found.lines == ["index-name>=2", "numpy"]
+    assert found.system.apt == ["tool", "libtool-dev"]
+    errors = [(each.line, each.code) for each in found.findings if each.severity == "error"]
+    assert errors == [(5, "apt-package"), (6, "requirement-invalid")]
 
 
 def test_environment_of_python_packages_becomes_a_definition_for_pip() -> None:
@@ -57,15 +77,23 @@ def test_environment_of_python_packages_becomes_a_definition_for_pip() -> None:
     assert "conda" not in recipe.definition
 
 
-def test_environment_of_more_than_python_is_for_conda_alone() -> None:
+def test_what_is_no_python_package_comes_from_debian() -> None:
     path = _LESSON / "solver/environment.yml"
-    refused = load_recipe("environment", path, base="debian:12", has_conda=False)
-    named = {path.read_text().splitlines()[each.line - 1].strip("- ").split("=")[0] for each in refused.errors}
-    assert named == {"c-compiler", "cmake", "make", "openmpi", "petsc", "petsc4py"}
-    assert refused.definition == ""
-    recipe = load_recipe("environment", path, base="debian:12")
+    recipe = load_recipe("environment", path, base="debian:12", has_conda=False)
     assert not recipe.errors
-    assert "micromamba create -y -p /opt/env -f environment.yml" in recipe.definition
+    named = {path.read_text().splitlines()[each.line - 1].strip("- ").split("=")[0] for each in recipe.findings}
+    assert named == {"c-compiler", "cmake", "make", "openmpi", "petsc", "petsc4py"}
+    for wanted in (
+        " install gcc libc6-dev cmake make openmpi-bin libopenmpi-dev libpetsc-real-dev\n",
+        '[["petsc", "libpetsc-real-dev", "==3.*"]]',
+        '[["petsc4py", "libpetsc-real-dev"]]',
+        "'--constraint system.txt'",
+        "export PETSC_DIR=/usr/lib/petsc",
+    ):
+        assert wanted in recipe.definition
+    assert (
+        "micromamba create -y -p /opt/env -f environment.yml" in load_recipe("environment", path, base="a").definition
+    )
 
 
 def test_mirror_has_no_conda_and_that_is_said() -> None:

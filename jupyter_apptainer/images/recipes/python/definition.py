@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +10,34 @@ from pathlib import PurePosixPath
 
 from ..base import Base
 from ..write import StageDraft, build_print, render_definition
+from .debian import SystemPackages
 
 # Where what is needed during the build alone waits.
 STAGING = "/.copied"
 _APT = "apt-get -o APT::Sandbox::User=root -qq"
+_INSTALL = f"{_APT} -y --no-install-recommends install"
+# A Python that is not the system's own has its headers with it.
+_INSTALL_HEADERS = (
+    'python3 -c \'import os, sysconfig; raise SystemExit(os.path.exists(sysconfig.get_path("include") + "/Python.h"))\' '
+    f"&& {_INSTALL} python3-dev"
+)
 _PIP = "python3 -m pip install"
 _PIP_SETTINGS = "export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore"
+_CONSTRAINTS = "system.txt"
+_SYSTEM_PROGRAM = """\
+import re, subprocess, sys
+from pip._vendor.packaging.specifiers import SpecifierSet
+def find_version(package):
+    text = subprocess.check_output(["dpkg-query", "-W", "-f", "${{Version}}", package], text=True)
+    return re.sub(r"^[0-9]+:|-[^-]*$|[+~].*", "", text)
+for name, package, versions in {wanted}:
+    found = find_version(package)
+    if found not in SpecifierSet(versions):
+        sys.exit(f"the recipe wants {{name}} {{versions}}, and this system has {{found}}: choose another with --base")
+with open("{constraints}", "w") as stream:
+    for name, package in {fitted}:
+        print(name + "==" + ".".join(find_version(package).split(".")[:2]) + ".*", file=stream)
+"""
 _TEST = ["python3 -c 'import ipykernel'"]
 
 
@@ -46,16 +69,20 @@ def build_pip_definition(
     *,
     python: str = "",
     variables: Mapping[str, str] | None = None,
+    packages: SystemPackages | None = None,
 ) -> str:
     """Return the definition for requirements.
 
     project: the folder below STAGING to install, or "". python: the versions of Python that will do, as pip writes them.
-    variables: for the finished image.
+    variables: for the finished image. packages: what the system has of the environment.
     """
+    packages = packages or SystemPackages()
     draft = _begin(system, files, extras)
-    draft.post += _build_apt(system, extras.apt)
+    draft.post += _build_apt(system, [*extras.apt, *packages.apt], has_headers=bool(packages.fitted))
     draft.post += _choose_python()
     draft.post += _check_python(python)
+    draft.post += _check_system(packages)
+    lines = [f"--constraint {_CONSTRAINTS}", *lines] if packages.fitted else lines
     if lines:
         draft.post += ["", _mark(draft, exclude=("project", "folder"))]
         draft.post += _write_file(f"{STAGING}/requirements.txt", "\n".join(lines))
@@ -64,7 +91,11 @@ def build_pip_definition(
         draft.post += ["", f"# layer: {STAGING}/{project}"]
         draft.post += ["echo '== Installing the project'", f"{_PIP} {STAGING}/{project}"]
     draft.post += [f"python3 -c 'import ipykernel' 2>/dev/null || {_PIP} ipykernel"]
-    draft.environment = ['export PATH="/opt/venv/bin:$PATH"', "export LANG=C.UTF-8", *_build_variables(variables)]
+    draft.environment = [
+        'export PATH="/opt/venv/bin:$PATH"',
+        "export LANG=C.UTF-8",
+        *_build_variables({**packages.variables, **(variables or {})}),
+    ]
     return _finish(draft, system, extras)
 
 
@@ -133,7 +164,7 @@ def _mark(draft: StageDraft, exclude: Sequence[str]) -> str:
     return f"# layer: {' '.join(own)}" if own else "# layer"
 
 
-def _build_apt(system: BaseSystem, packages: Sequence[str]) -> list[str]:
+def _build_apt(system: BaseSystem, packages: Sequence[str], *, has_headers: bool = False) -> list[str]:
     lines: list[str] = []
     wanted = list(packages)
     if system.apt_source:
@@ -145,9 +176,14 @@ def _build_apt(system: BaseSystem, packages: Sequence[str]) -> list[str]:
     return [
         *lines,
         "echo '== Installing the packages of the system'",
+        "if ! command -v apt-get >/dev/null; then",
+        '    echo "no apt in this image: choose one of Debian or Ubuntu with --base" >&2',
+        "    exit 1",
+        "fi",
         "export DEBIAN_FRONTEND=noninteractive",
         f"{_APT} update",
-        f"{_APT} -y --no-install-recommends install {' '.join(shlex.quote(name) for name in wanted)}",
+        f"{_INSTALL} {' '.join(shlex.quote(name) for name in wanted)}",
+        *([_INSTALL_HEADERS] if has_headers else []),
         "rm -rf /var/lib/apt/lists/*",
     ]
 
@@ -176,6 +212,19 @@ def _check_python(wanted: str) -> list[str]:
     )
     message = f"the recipe wants Python {wanted}, and this image has another: choose another with --base"
     return [f"python3 -c {shlex.quote(code)} || {{ echo {shlex.quote(message)} >&2; exit 1; }}"]
+
+
+def _check_system(packages: SystemPackages) -> list[str]:
+    """Compare what apt has installed with what the recipe wants, and note down the versions that pip has to compile for."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in packages.variables.items()]
+    if not packages.wanted and not packages.fitted:
+        return lines
+    program = _SYSTEM_PROGRAM.format(
+        wanted=json.dumps(packages.wanted),
+        fitted=json.dumps(packages.fitted),
+        constraints=f"{STAGING}/{_CONSTRAINTS}",
+    )
+    return [*lines, *_write_file(f"{STAGING}/system.py", program), f"python3 {STAGING}/system.py"]
 
 
 def _build_variables(variables: Mapping[str, str] | None) -> list[str]:

@@ -13,19 +13,29 @@ from .requirements import Requirements
 
 _KEYS = ("name", "channels", "dependencies", "variables", "prefix", "platforms")
 _DEPENDENCY = re.compile(r"^(?:[\w./-]+::)?(?P<name>[A-Za-z0-9_.-]+)(?P<version>\s*(?:\[.*\]|[=<>!~ ].*))?$")
+_NOTE = re.compile(r"""^["']?\s+#\s*(?P<note>(?:apt|pip)\s*:.*)$""")
 _BUILD_PIN = re.compile(r"^[^=\s]+=[^=\s]+=[^=\s]+$")
+
+
+@dataclass(frozen=True)
+class CondaPackage:
+    """A dependency as it is written. note: what a comment behind it says that it is without conda, as `apt: gcc`."""
+
+    text: str
+    line: int
+    note: str = ""
 
 
 @dataclass
 class Environment:
-    """text: for conda. names: packages of conda. packages: as written, with their lines. pip: what pip shall add.
+    """text: for conda. names: of packages of conda. pip: what pip shall add.
 
     variables: for the finished image.
     """
 
     text: str
     names: set[str] = field(default_factory=set)
-    packages: list[tuple[str, int]] = field(default_factory=list)
+    packages: list[CondaPackage] = field(default_factory=list)
     pip: Requirements | None = None
     variables: dict[str, str] = field(default_factory=dict)
     python: str = ""
@@ -97,7 +107,7 @@ def _read_package(found: Environment, node: yaml.ScalarNode) -> None:
         return
     name = match["name"].lower()
     found.names.add(name)
-    found.packages.append((text, node.start_mark.line + 1))
+    found.packages.append(CondaPackage(text, node.start_mark.line + 1, _find_note(found.text, node)))
     if name == "python":
         version = re.search(r"\d+(?:\.\d+)?", match["version"] or "")
         found.python = version[0] if version else ""
@@ -109,6 +119,12 @@ def _read_package(found: Environment, node: yaml.ScalarNode) -> None:
             f"{text} names one build, which may be gone or belong to another kind of machine",
             "`conda env export --no-builds` leaves them out",
         )
+
+
+def _find_note(text: str, node: yaml.ScalarNode) -> str:
+    rest = text[node.end_mark.index :].partition("\n")[0]
+    match = _NOTE.match(rest)
+    return match["note"].strip() if match else ""
 
 
 def _read_pip(found: Environment, node: yaml.MappingNode, path: Path, requirements: Requirements) -> None:

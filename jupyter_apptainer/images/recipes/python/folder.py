@@ -14,13 +14,13 @@ from ..findings import Finding, sort_findings
 from ..recipe import Recipe, load_definition, load_dockerfile, read_source
 from .definition import STAGING, Extras
 from .load import LEFT_OUT, load_environment, load_project, load_requirements
+from .pypi import APT_NAME
 
 DEFINITIONS = ("Apptainer", "Singularity", "apptainer.def", "singularity.def")
 _ENVIRONMENTS = ("environment.yml", "environment.yaml")
 # Files of repo2docker that have no counterpart here.
 _OTHERS = ("start", "install.R", "Project.toml", "REQUIRE", "Pipfile", "setup.py", "default.nix", "DESCRIPTION")
 _RUNTIME = re.compile(r"^python-(?P<version>\d+\.\d+)(?:\.\d+)?$")
-_PACKAGE = re.compile(r"^[a-z0-9][a-z0-9+.:-]*(=\S+)?$")
 
 
 def load_folder(
@@ -101,7 +101,7 @@ def _read_extras(folder: Path, place: Path) -> tuple[Extras, list[Finding]]:
     for number, raw in enumerate(read_source(apt).splitlines() if apt.is_file() else (), 1):
         for word in raw.split("#")[0].split():
             packages.append(word)
-            if not _PACKAGE.match(word):
+            if not APT_NAME.match(word):
                 findings.append(Finding(number, "error", "apt-package", f"apt.txt: {word!r} is no name of a package"))
     script = place / "postBuild"
     if not script.is_file():

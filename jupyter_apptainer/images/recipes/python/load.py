@@ -72,7 +72,7 @@ def load_environment(
     """Read an environment.yml.
 
     folder: of all files that it may name, by default its own. base: an image with micromamba, mamba or conda; "" for micromamba's own.
-    has_conda: whether conda makes the environment, or pip with what PyPI is known to have of it.
+    has_conda: whether conda makes the environment, or pip and apt with what PyPI and Debian are known to have of it.
     """
     if base == MIRROR and has_conda:
         raise SpecError(
@@ -92,14 +92,18 @@ def load_environment(
 def _load_from_pypi(
     path: Path, place: Path, found: Environment, base: str, extras: Extras, environ: Mapping[str, str] | None
 ) -> Recipe:
-    lines, wanted, findings = translate_packages(found.packages)
+    translation = translate_packages(found.packages)
+    wanted = translation.python
     version, refusal = _choose_python("", wanted)
-    findings += [*found.findings, *refusal]
+    findings = [*translation.findings, *found.findings, *refusal]
     if any(finding.severity == "error" for finding in findings):
         return Recipe(path, "", place, findings=sort_findings(findings))
     system, arguments = choose_system(base, PYTHON_IMAGE.format(version=version), environ)
     own, files = (found.pip.lines, found.pip.files) if found.pip else ([], [])
-    definition = build_pip_definition(system, [*lines, *own], files, extras, python=wanted, variables=found.variables)
+    lines = [*translation.lines, *own]
+    definition = build_pip_definition(
+        system, lines, files, extras, python=wanted, variables=found.variables, packages=translation.system
+    )
     return _conclude(path, place, definition, findings, arguments)
 
 

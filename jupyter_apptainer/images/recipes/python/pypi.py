@@ -1,17 +1,22 @@
-"""An environment.yml without conda: its packages as requirements for pip, where PyPI is known to have the same.
+"""An environment.yml without conda: its packages as requirements for pip, and as packages of Debian.
 
-conda's channels hold more than Python packages, and some of these under other names. What is not listed here is refused, line by
-line: a package of the same name that somebody else has put on PyPI would be worse than none.
+conda's channels hold more than Python packages, and some of these under other names. What is listed neither here nor in `debian` is
+refused, line by line: a package of the same name that somebody else has put on PyPI would be worse than none. A comment behind
+a dependency says what it is: `# pip: NAME` or `# apt: NAME…`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from ..findings import Finding
+from .debian import SystemPackages, find_packages
+from .environment import CondaPackage
 
 # Names that are the same in conda-forge and on PyPI, and mean the same project.
 _NAMES = """
@@ -40,32 +45,78 @@ _OTHER = {
     "seaborn-base": "seaborn",
 }
 _OPERATORS = ("==", ">=", "<=", "!=", "~=", ">", "<")
+APT_NAME = re.compile(r"^[a-z0-9][a-z0-9+.:-]*(=\S+)?$")
 _SPEC = re.compile(r"^(?:[\w./-]+::)?(?P<name>[A-Za-z0-9_.-]+)\s*(?P<version>.*)$")
 
 
-def translate_packages(packages: Iterable[tuple[str, int]]) -> tuple[list[str], str, list[Finding]]:
-    """Return the requirements, the versions of Python that are wanted (""  for any), and what cannot be had.
+@dataclass
+class Translation:
+    """lines: requirements for pip. python: the versions that are wanted, "" for any. findings: among others, what cannot be had."""
 
-    packages: each as conda writes it, with its line.
-    """
-    lines: list[str] = []
-    findings: list[Finding] = []
-    python = ""
-    for text, number in packages:
-        match = _SPEC.match(text.strip())
-        name = match["name"].lower() if match else ""
-        known = _OTHER.get(name, name if name in _SAME else "")
-        specifier = translate_version(match["version"]) if match else None
-        if name != "python" and not known:
-            findings.append(_refuse(number, name or text))
-        elif specifier is None:
-            reason = f"{text}: pip has no counterpart for these versions"
-            findings.append(Finding(number, "error", "version-untranslated", reason, "write NAME=1.2 or NAME>=1.2,<2"))
-        elif name == "python":
-            python = specifier
-        else:
-            lines.append(known + specifier)
-    return lines, python, findings
+    lines: list[str] = field(default_factory=list)
+    python: str = ""
+    system: SystemPackages = field(default_factory=SystemPackages)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def translate_packages(packages: Iterable[CondaPackage]) -> Translation:
+    """Return what pip and apt shall install."""
+    found = Translation()
+    for package in packages:
+        _translate(found, package)
+    return found
+
+
+def _translate(found: Translation, package: CondaPackage) -> None:
+    match = _SPEC.match(package.text.strip())
+    name = match["name"].lower() if match else ""
+    specifier = translate_version(match["version"]) if match else None
+    kind, _, said = (word.strip() for word in package.note.partition(":"))
+    known = _OTHER.get(name, name if name in _SAME else "")
+    debian = find_packages(name)
+    if kind == "apt":
+        _add_said_apt(found, package, name, said.split())
+    elif specifier is None:
+        reason = f"{package.text}: pip has no counterpart for these versions"
+        hint = "write NAME=1.2 or NAME>=1.2,<2"
+        found.findings.append(Finding(package.line, "error", "version-untranslated", reason, hint))
+    elif kind == "pip":
+        _add_said_pip(found, package, said, specifier)
+    elif name == "python":
+        found.python = specifier
+    elif known:
+        found.lines.append(known + specifier)
+    elif debian:
+        found.system.add(name, debian, specifier)
+        found.lines += [debian.pip] if debian.pip else []
+        _tell_debian(found, package, name, debian.apt)
+    else:
+        found.findings.append(_refuse(package.line, name or package.text))
+
+
+def _add_said_apt(found: Translation, package: CondaPackage, name: str, words: list[str]) -> None:
+    if not words or not all(map(APT_NAME.match, words)):
+        hint = "write `# apt: NAME…`, as in `# apt: libgsl-dev`"
+        reason = f"{package.note!r} names no packages of Debian"
+        found.findings.append(Finding(package.line, "error", "apt-package", reason, hint))
+        return
+    found.system.add_apt(words)
+    _tell_debian(found, package, name, words)
+
+
+def _add_said_pip(found: Translation, package: CondaPackage, said: str, specifier: str) -> None:
+    try:
+        requirement = Requirement(said)
+    except InvalidRequirement:
+        reason = f"{package.note!r} is no requirement of pip"
+        found.findings.append(Finding(package.line, "error", "requirement-invalid", reason, "write `# pip: NAME`"))
+        return
+    found.lines.append(said if requirement.specifier or requirement.url else said + specifier)
+
+
+def _tell_debian(found: Translation, package: CondaPackage, name: str, apt: Iterable[str]) -> None:
+    reason = f"{name} comes from Debian or Ubuntu: {' '.join(apt)}"
+    found.findings.append(Finding(package.line, "note", "from-debian", reason))
 
 
 def translate_version(version: str) -> str | None:
@@ -96,6 +147,6 @@ def _refuse(line: int, name: str) -> Finding:
         line,
         "error",
         "not-on-pypi",
-        f"{name} is not known to be the same on PyPI",
-        "if it is, write it below `- pip:`; if it is no Python package, build with conda, or put Debian's into apt.txt",
+        f"{name} is not known to be the same on PyPI, nor in Debian",
+        "say behind it what it is, `# pip: NAME` or `# apt: NAME…`, or build with conda",
     )
