@@ -86,7 +86,7 @@ def test_solver_that_conda_has_is_made_of_debian_and_runs_on_two_ranks(
 ) -> None:
     image = build_example("reproducibility/solver")
     shutil.copy(FOLDER / "reproducibility/solver/poisson.py", tmp_path)
-    told = ask(image, "mpiexec", "--oversubscribe", "-n", "2", "python3", "poisson.py")
+    told = ask(image, "mpiexec", "--noprefix", "--oversubscribe", "-n", "2", "python3", "poisson.py")
     assert told.startswith("ranks: 2, PETSc 3.")
     assert told.endswith("largest value: 0.1250")
     assert ask(image, "sh", "-c", 'ls "$PETSC_DIR/include/petscksp.h"')

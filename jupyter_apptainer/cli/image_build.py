@@ -135,7 +135,10 @@ def _build(arguments: argparse.Namespace) -> int:
         has_host_settings=arguments.host_settings or bool(arguments.ca_bundle),
         ca_bundle=Path(ca_bundle).expanduser() if ca_bundle else None,
         uses_layers=not arguments.no_cache,
-        layers_bytes=settings.build_cache_mib * 2**20,
+        # Without a time that is given, no later build could use them.
+        layers_bytes=0
+        if arguments.reproducible and load_epoch(os.environ) is None
+        else settings.build_cache_mib * 2**20,
         epoch=_find_epoch(arguments),
         secrets=tuple(parse_secret(text) for text in arguments.secret),
         no_https=tuple(settings.no_https),

@@ -23,7 +23,7 @@ from .step import StepError, run_step
 _USER_OPTIONS = "userxattr,volatile"
 _ROOT_OPTIONS = "redirect_dir=off,index=off,metacopy=off,volatile"
 _COPIED = "copied:"
-_POST, _METADATA = "run a step of %post", "build the last layer"
+_POST, _METADATA, _APPS = "run a step of %post", "build the last layer", "make the folders of apps"
 # What overlayfs leaves can be removed only here, where all ids are mapped.
 _TRIAL = """\
 mkdir lower upper work root || exit
@@ -33,7 +33,7 @@ rm -rf lower upper work root
 exit $status
 """
 # The titles of commands that run programs of a recipe.
-SCRIPTED = (_POST, _METADATA)
+SCRIPTED = (_POST, _METADATA, _APPS)
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,11 @@ def build_step(
     return Command(argv, env, returns_nothing, title, title, timeout_s=None, cwd=cwd)
 
 
+def build_look(room: Room, program: Sequence[str], env: Mapping[str, str], *, title: str, stdin: str) -> Command[None]:
+    """Run a program that sees the owners of all layers as a step does, and changes nothing."""
+    return Command((*room.wrapper, *program), env, returns_nothing, title, title, timeout_s=None, stdin=stdin)
+
+
 def build_post(
     engine: EngineInfo,
     room: Room,
@@ -135,15 +140,16 @@ def build_metadata(
     env: Mapping[str, str],
     *,
     cwd: str,
+    is_for_apps: bool = False,
 ) -> Command[None]:
-    """Let the engine add what an image says about itself, and run its %test. `target` becomes a SIF without any file.
+    """Let the engine add what an image says about itself, and run its %test; or the folders of its apps. `target` becomes a SIF without any file.
 
-    definition: its %setup mounts STORE/NEW/root over the engine's own folder. The engine must not clean that up.
+    definition: its %setup (of apps, %pre) mounts STORE/NEW/root over the engine's own folder. The engine must not clean that up.
     """
     nothing = ("--mksquashfs-args", "-regex -e .*")
     # Forced as a whole build is: labels and help of the recipe win over those of its base.
     program = (engine.path, "build", "--force", "--no-cleanup", *nothing, target, definition)
-    return build_step(room, lower, new, program, env, title=_METADATA, cwd=cwd)
+    return build_step(room, lower, new, program, env, title=_APPS if is_for_apps else _METADATA, cwd=cwd)
 
 
 def _build_call(

@@ -26,8 +26,9 @@ from .host_apt import AptRoom
 from .host_settings import find_ca_bundle
 from .ingredients import BaseDigests, is_plain_http, make_record
 from .inventory import find_in_files
-from .layering.build import LayeredBuild, Order
+from .layering.build import LayeredBuild
 from .layering.keys import Unlayerable
+from .layering.order import Order
 from .pack import Packing
 from .pinned import restore_folder, restore_text
 from .preflight import check_build, find_scratch, raise_for_errors
@@ -130,7 +131,7 @@ class Build:
 
     def conclude(self) -> BuiltImage:
         """Give the image its name. Raises BuildError where a secret is in it."""
-        for text in () if self._needs_folder and not self._layered else self._texts:
+        for text in () if self._needs_folder or self._layered else self._texts:
             append_text(self._fresh, text)
         self._check_secrets()
         self._fresh.replace(self._target)
@@ -177,25 +178,19 @@ class Build:
             # A step that has fetched apt's lists is no use without them.
             uses_layers=self._options.uses_layers and not self._apt_room.lacks_lists,
             no_https=is_plain_http(self._recipe, self._options.no_https),
+            epoch=self._epoch,
+            needles=tuple(self._secrets.list_needles()),
+            texts=self._texts,
         )
         build = LayeredBuild(order, self._bases, self._places, self.log)
         try:
-            self._check_layerable()
+            if not self._options.layers_bytes:
+                raise Unlayerable("no disk is granted to them")
             build.prepare()
         except Unlayerable as reason:
             self.log.feed("stderr", f"Built as a whole, not in layers: {reason}\n")
             return None
         return build
-
-    def _check_layerable(self) -> None:
-        if not self._options.layers_bytes:
-            raise Unlayerable("no disk is granted to them")
-        if self._epoch is not None:
-            raise Unlayerable("a reproducible image has no times of its steps")
-        if self._recipe.pinned or self._recipe.pins:
-            raise Unlayerable("a lock says what it is made of")
-        if self._options.secrets:
-            raise Unlayerable("a script may leave a secret somewhere, and a layer would keep it")
 
     def _build_layers(self, layered: LayeredBuild) -> Steps:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,7 +18,7 @@ from pathlib import Path
 from ..errors import SpecError
 
 VARIABLE = "SOURCE_DATE_EPOCH"
-_DATE_LABEL = "org.label-schema.build-date"
+DATE_LABEL = "org.label-schema.build-date"
 # What programs write down about their own runs; nothing reads it in a container.
 _LOGS = (
     "var/log/dpkg.log",
@@ -77,6 +78,16 @@ def settle_tree(root: Path, epoch: int) -> None:
             _settle_bytecode(path, epoch)
 
 
+def build_settle_program(root: Path, epoch: int) -> tuple[str, ...]:
+    """Return a command that settles a tree, for where its files have owners that this process does not see."""
+    above = Path(__file__).resolve().parents[2]
+    code = (
+        f"import sys; sys.path.insert(0, sys.argv[1]); from {__name__} import settle_tree; from pathlib import Path; "
+    )
+    code += "settle_tree(Path(sys.argv[2]), int(sys.argv[3]))"
+    return (sys.executable, "-I", "-S", "-c", code, str(above), str(root), str(epoch))
+
+
 def format_build_date(epoch: int) -> str:
     """Return a time as the engine's label has it: `Sunday_22_November_2026_11:23:2_UTC`."""
     when = time.gmtime(epoch)
@@ -99,8 +110,8 @@ def _settle_labels(root: Path, epoch: int) -> None:
     except FileNotFoundError:
         return
     labels = json.loads(path.read_text(encoding="utf-8"))
-    if _DATE_LABEL in labels:
-        labels[_DATE_LABEL] = format_build_date(epoch)
+    if DATE_LABEL in labels:
+        labels[DATE_LABEL] = format_build_date(epoch)
     path.write_text(json.dumps(labels, indent="\t", sort_keys=True), encoding="utf-8")
 
 

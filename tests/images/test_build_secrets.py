@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_apptainer.engine.locate import EngineInfo
+from jupyter_apptainer.engine.packing import build_namespace
 from jupyter_apptainer.errors import BuildError, SpecError
 from jupyter_apptainer.images.build import BuildOptions, build_image
 from jupyter_apptainer.images.build_secrets import SecretSource, parse_secret
@@ -31,9 +32,12 @@ RUN --mount=type=secret,id=word,target=/opt/word cat /opt/word | sed 's/^.*$/rea
 """
 
 
-def list_files_with(value: str, *folders: Path) -> list[Path]:
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return [path for path in files if value.encode() in path.read_bytes()]
+def list_files_with(value: str, *folders: Path) -> list[str]:
+    """Read all files, those of a build's other users included."""
+    argv = [*build_namespace(), "grep", "-rlF", "--devices=skip", "-e", value, *map(str, folders)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert not done.stderr
+    return done.stdout.splitlines()
 
 
 def test_secret_is_read_and_stays_nowhere(
@@ -90,6 +94,38 @@ def test_image_with_a_secret_in_it_is_not_kept(
     assert where in caught.value.message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.def", "token"]
     assert list(places.runtime.glob("secrets-*")) == []
+
+
+@pytest.mark.user
+def test_steps_that_read_a_secret_are_layers_and_none_has_it(
+    engine: EngineInfo, small_image: Path, places: Places, tmp_path: Path
+) -> None:
+    """As with Docker, another value runs nothing again; a step that leaves the value lying about is run each time."""
+    definition, token = tmp_path / "a.def", tmp_path / "token"
+    token.write_text(VALUE)
+    definition.write_text(
+        f"Bootstrap: localimage\nFrom: {small_image}\n\n%post\n    echo '== read'; test -s /mnt/secrets/token && echo there >/opt/there\n"
+        "    # layer\n    echo '== kept'; cat /mnt/secrets/token >/opt/kept\n    # layer\n    echo '== cleaned'; rm /opt/kept\n"
+    )
+
+    def run(name: str = "token") -> list[str]:
+        told: list[str] = []
+        options = BuildOptions(is_forced=True, secrets=(SecretSource(name, path=str(token)),))
+        recipe = load_definition(definition)
+        build_image(engine, places, recipe, tmp_path / "a.sif", options, on_progress=told.append)
+        assert list_files_with(token.read_text(), places.data, places.cache, places.runtime, places.scratch) == []
+        return [word for word in told if word in ("read", "kept", "cleaned")]
+
+    assert run() == ["read", "kept", "cleaned"]
+    assert run() == ["kept", "cleaned"]
+    token.write_text(f"another-{VALUE}")
+    assert run() == ["kept", "cleaned"]
+    definition.write_text(definition.read_text().replace("cat /mnt/secrets/token", "ls /mnt/secrets"))
+    assert run() == ["kept", "cleaned"]
+    assert run() == []
+    # Under another name it is another one.
+    definition.write_text(definition.read_text().replace("secrets/token", "secrets/other"))
+    assert run("other") == ["read", "kept", "cleaned"]
 
 
 def test_failure_does_not_show_the_secret(

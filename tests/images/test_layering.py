@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ from jupyter_apptainer.images.sif import read_json, read_sif, read_text
 from jupyter_apptainer.places import Places
 from tests.images.conftest import Ask
 
+EPOCH = 1700000000
 # What overlays do in ways of their own: files with several names, deleted and replaced folders, owners, modes.
 _DEFINITION = """\
 # Above the header, which the engine drops.
@@ -65,6 +67,21 @@ From: {image}
     Of layers.
 %test
     test -e /opt/copied
+%appfiles one
+    first.txt
+    late data
+%appinstall one
+    cat first.txt "$SCIF_APPROOT/data/file" >bin/installed; pwd >/opt/where
+%appenv one
+    ONE=1
+%apprun one
+    echo "one {{{{ WHO }}}}"
+%appinstall two
+    echo "$SCIF_APPNAME $NAME" >lib/name; cat /scif/apps/one/bin/installed >>lib/name
+%apphelp two
+    Of two.
+%applabels two
+    kind second
 """
 
 
@@ -85,6 +102,10 @@ def build(
     note = (lambda _: None) if told is None else told.append
     chosen = BuildOptions(is_forced=True, **options)
     return build_image(engine, places, recipe, definition.with_name(name), chosen, on_progress=note)
+
+
+def compare_files(one: Path, other: Path) -> bool:
+    return filecmp.cmp(one, other, shallow=False)
 
 
 def unpack(engine: EngineInfo, image: Path, folder: Path) -> dict[str, tuple[object, ...]]:
@@ -138,7 +159,7 @@ def test_image_is_that_of_a_plain_build(engine: EngineInfo, places: Places, reci
     layered = build(engine, places, recipe_file, "layered.sif", told=told)
     again = build(engine, places, recipe_file, "again.sif")
     assert "unchanged" not in plain.log.read_text()
-    assert again.log.read_text().count("is unchanged") == 7
+    assert again.log.read_text().count("is unchanged") == 10
     expected = unpack(engine, plain.path, tmp_path / "plain")
     expected.pop(".singularity.d/labels.json")
     for image in (layered.path, again.path):
@@ -148,6 +169,9 @@ def test_image_is_that_of_a_plain_build(engine: EngineInfo, places: Places, reci
         assert read_texts(image) == read_texts(plain.path)
     assert "Running %setup" not in told
     assert told[-2:] == ["Running %test", "Compressing"]
+    # With its times fixed it is the same file, whichever way it was built.
+    fixed = [build(engine, places, recipe_file, f"{size}.sif", epoch=EPOCH, layers_bytes=size) for size in (0, 1 << 30)]
+    assert compare_files(*(each.path for each in fixed))
 
 
 @pytest.mark.user  # the same for root, and slow
@@ -186,6 +210,39 @@ def test_only_what_has_changed_is_run(
     data.chmod(0o644)
     assert run(uses_layers=False) == ["first", "second", "Copying files", "third"]
     assert run() == []
+
+
+@pytest.mark.user
+def test_app_is_installed_again_when_it_or_what_stands_before_has_changed(
+    engine: EngineInfo, places: Places, small_image: Path, tmp_path: Path, ask: Ask
+) -> None:
+    definition, data = tmp_path / "apps.def", tmp_path / "data.txt"
+    data.write_text("old\n")
+    text = (
+        f"Bootstrap: localimage\nFrom: {small_image}\n%post\n    echo '== post'; WORD=said\n%appinstall one\n    echo '== one'\n"
+        "    echo $WORD >bin/word\n%appinstall two\n    echo '== two'\n    cat ../one/bin/word data.txt >lib/both\n"
+        "%appfiles two\n    data.txt\n%apprun one\n    true\n"
+    )
+    definition.write_text(text)
+
+    def run() -> list[str]:
+        told: list[str] = []
+        build(engine, places, definition, "apps.sif", told=told)
+        return [word for word in told if word in ("post", "one", "two")]
+
+    assert run() == ["post", "one", "two"]
+    assert run() == []
+    assert ask(tmp_path / "apps.sif", "cat", "/scif/apps/two/lib/both") == "said\nold"
+    definition.write_text(text.replace("cat ../one", "cat  ../one"))
+    assert run() == ["two"]
+    # Their folders and files are there before %post.
+    data.write_text("new\n")
+    assert run() == ["post", "one", "two"]
+    assert ask(tmp_path / "apps.sif", "cat", "/scif/apps/two/lib/both") == "said\nnew"
+    # A function of %post reaches the apps, as with the engine, so that all of it is one step.
+    definition.write_text(text.replace("WORD=said", "say() { echo heard; }").replace("echo $WORD", "say"))
+    assert run() == ["post", "one", "two"]
+    assert ask(tmp_path / "apps.sif", "cat", "/scif/apps/one/bin/word") == "heard"
 
 
 @pytest.mark.user

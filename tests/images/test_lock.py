@@ -226,3 +226,8 @@ def test_rebuild_pins_versions_and_finds_the_base_where_it_is_now(
     assert again.image.created_at == lock.image.created_at
     pins = read_inventory(engine, str(folder / "two.sif")).files["opt/pins"]
     assert pins.digest == hashlib.sha256(b"thing==1.0\n").hexdigest()
+    # Rebuilds are one file, and share their layers.
+    image_command("build", "three.sif", "--lock", "lock.json")
+    assert (folder / "three.sif").read_bytes() == (folder / "two.sif").read_bytes()
+    log = max(places.tasks.rglob("log"), key=lambda path: path.stat().st_mtime).read_text()
+    assert log.count("is unchanged") == 3

@@ -1,4 +1,4 @@
-"""Poisson's equation on a line, -u'' = 1 with u = 0 at both ends, solved on all ranks: `mpiexec -n 2 python3 poisson.py`."""
+"""Poisson's equation on a line, -u'' = 1 with u = 0 at both ends, solved on all ranks: `mpiexec --noprefix -n 2 python3 poisson.py`."""
 
 import sys
 

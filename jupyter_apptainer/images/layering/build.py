@@ -8,26 +8,31 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
 from ...engine.command import Command
-from ...engine.companions import find_companion
-from ...engine.layering import Room, build_metadata, build_post, build_step, build_unpack, find_room
-from ...engine.locate import EngineInfo
+from ...engine.layering import Room, build_look, build_post, build_step, build_unpack, find_room
 from ...engine.step import StepError
 from ...errors import BuildError, CommandError, DiskFull, ReadOnlyFilesystem
 from ...places import Places
 from ..build_log import BuildLog
 from ..ingredients import BaseDigests
+from ..pinned import restore_text
 from ..recipes.definition import Definition, Stage, parse_definition, resolve
-from ..recipes.recipe import Recipe, name_lines
-from ..sif_write import measure_offset, write_header
-from . import copy_files
-from .keys import Unlayerable, compute_base_key
-from .metadata import build_base_definition, build_metadata_definition, clean_base, render_kept, settle_metadata
+from ..recipes.recipe import name_lines
+from . import copy_files, find_secrets
+from .finish import APPS_PHASES, build_apps_command, finish
+from .keys import Unlayerable, compute_base_key, compute_key
+from .metadata import (
+    build_base_definition,
+    clean_apps,
+    clean_base,
+    render_kept,
+)
+from .order import Order
 from .parts import State, build_script, parse_state
 from .plan import Step, check_stages, describe_surroundings, plan_steps
 from .store import About, Held, Layer, Store, find_store, read_changes, write_linked
@@ -36,24 +41,6 @@ Steps = Generator[Command[None], CommandError | None, None]
 # An overlay cannot rename folders of the layers below.
 _BEGUN = "Step: "
 _CROSS_DEVICE = ("Invalid cross-device link", "EXDEV", "ross-device link")
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be built. target: where the finished file goes. env, binds: as for the engine's own build.
-
-    uses_layers: those of earlier builds count. scratch: a folder of this build alone. no_https: its registry speaks plain http.
-    """
-
-    engine: EngineInfo
-    recipe: Recipe
-    target: Path
-    scratch: Path
-    env: Mapping[str, str]
-    binds: tuple[str, ...]
-    mksquashfs_args: tuple[str, ...]
-    uses_layers: bool
-    no_https: bool
 
 
 @dataclass(frozen=True)
@@ -85,8 +72,13 @@ class LayeredBuild:
         arguments = {**order.recipe.build_args, **order.recipe.secret_args}
         if order.engine.flavour != "apptainer":
             raise Unlayerable(f"{order.engine.flavour} cannot")
-        self._definition = parse_definition(order.recipe.definition)
-        resolved = resolve(self._definition, arguments)
+        if order.epoch is not None and order.epoch > time.time():
+            raise Unlayerable("its time has not come yet")
+        resolved = resolve(parse_definition(order.recipe.definition), arguments)
+        # What the image says about itself: as it was before a lock has replaced its bases.
+        self._text = restore_text(order.recipe.definition, order.recipe.pinned)
+        self._definition = parse_definition(self._text)
+        self._last = resolve(self._definition, arguments).stages[-1]
         check_stages(resolved)
         self._stages = self._plan(resolved)
         try:
@@ -100,7 +92,9 @@ class LayeredBuild:
         for stage in self._stages:
             layer = yield from self._build_stage(stage)
             self._done.setdefault(stage.source.name, layer)
-        yield from self._finish(self._stages[-1].source, layer)
+        path = self._store.begin(self._held)
+        kept = render_kept(self._text, self._order.recipe.build_args, self._definition)
+        yield from finish(self._order, self._room, self._log, layer, path, self._last, kept)
 
     def release(self, limit_bytes: int) -> None:
         """Let go of all layers; remove what was not finished, and the oldest layers beyond the limit."""
@@ -115,6 +109,9 @@ class LayeredBuild:
         ends: dict[str, str] = {}
         for source in definition.stages:
             key, origin = compute_base_key(self._bases, source, order.recipe.folder)
+            if order.epoch is not None:
+                # All in its layers is later than the epoch, and becomes it; for a later one that might not be so.
+                key = compute_key("epoch", key, order.epoch)
             steps = plan_steps(source, key, order.recipe.folder, surroundings, ends)
             steps = tuple(replace(step, title=_hide(step.title, secrets)) for step in steps)
             stages.append(_Stage(source, key, origin, steps))
@@ -176,6 +173,8 @@ class LayeredBuild:
             self._log.begin("Running %post" if is_only else step.title)
         path = self._store.begin(self._held)
         self._note(f"{_BEGUN}{step.title}")
+        # Of definitions of ours.
+        self._log.hidden = APPS_PHASES if step.kind == "apps" else frozenset()
         error = yield self._build_command(step, below, path, state)
         changes = None if error else read_changes(path, below.about.linked)
         is_copied = bool(changes and changes.torn) or self._is_cross_device()
@@ -189,10 +188,27 @@ class LayeredBuild:
             raise self._explain(step, error)
         if step.is_remembered:
             self._check_state(step, path)
+        if step.kind == "apps":
+            clean_apps(path / "tree")
         # It has run; what it was made of may be secret.
         (path / "script").unlink(missing_ok=True)
         about = About(step.title, below.about.depth + 1, changes.size_bytes, is_copied, below.stack, changes.linked)
-        return self._keep(step.key, path, about)
+        has_secret = yield from self._search(path)
+        if has_secret:
+            self._note(f"A secret is in what this step has left, so it is not kept for later builds: {step.title}")
+        return self._keep(step.key, path, about) if below.is_kept and not has_secret else self._store.lend(path, about)
+
+    def _search(self, path: Path) -> Generator[Command[None], CommandError | None, bool]:
+        """Say whether a layer has a secret in it."""
+        order = self._order
+        if not order.needles:
+            return False
+        program = (sys.executable, "-I", "-S", find_secrets.__file__, str(path))
+        needles = "".join(f"{needle.hex()}\n" for needle in order.needles)
+        error = yield build_look(self._room, program, order.env, title="look for secrets", stdin=needles)
+        if error and error.returncode != find_secrets.FOUND:
+            raise error
+        return error is not None
 
     def _keep(self, key: str, path: Path, about: About) -> Layer:
         return self._store.keep(key, path, about, self._held, is_shared=self._order.uses_layers)
@@ -203,6 +219,8 @@ class LayeredBuild:
         order = self._order
         if not is_copied:
             write_linked(path, below.about.linked)
+        if step.kind == "apps":
+            return build_apps_command(order, self._room, below, path, step)
         if step.kind == "files":
             listing = order.scratch / "files.json"
             listing.write_text(json.dumps([[copy.source, copy.destination] for copy in step.files]), encoding="utf-8")
@@ -243,35 +261,6 @@ class LayeredBuild:
     def _read_state(self, path: Path) -> State | None:
         hidden = [name.removeprefix("APPTAINERENV_") for name in self._order.env if name.startswith("APPTAINERENV_")]
         return parse_state(path.read_bytes(), hidden) if path.is_file() else None
-
-    def _finish(self, stage: Stage, layer: Layer) -> Steps:
-        """Add what the image says about itself, and pack all of it."""
-        order = self._order
-        path = self._store.begin(self._held)
-        definition, sif = order.scratch / "last.def", order.scratch / "last.sif"
-        definition.write_text(build_metadata_definition(stage, path / "root"), encoding="utf-8")
-        folder = str(order.recipe.folder)
-        # Of a definition of ours: the recipe has no %setup.
-        self._log.hidden = frozenset({"Running %setup", "Compressing"})
-        command = build_metadata(
-            order.engine, self._room, layer.stack, path.name, str(definition), str(sif), order.env, cwd=folder
-        )
-        error = yield replace(command, subject=str(order.recipe.source))
-        if error:
-            raise error
-        kept = render_kept(order.recipe.definition, order.recipe.build_args, self._definition)
-        texts = settle_metadata(path / "tree", sif, kept, stage.agent)
-        self._log.hidden = frozenset()
-        self._log.begin("Compressing")
-        mksquashfs = find_companion(order.engine, "mksquashfs") or "mksquashfs"
-        flags = ("-noappend", "-quiet", "-offset", str(measure_offset(texts)), *order.mksquashfs_args)
-        program = (mksquashfs, str(path / "root"), str(order.target), *flags)
-        error = yield build_step(
-            self._room, layer.stack, path.name, program, order.env, title=f"pack {order.target.name}"
-        )
-        if error:
-            raise error
-        write_header(order.target, texts, int(time.time()))
 
     def _is_cross_device(self) -> bool:
         """Say whether the last step has met it; it may have gone on all the same, with something else left undone."""

@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from ..recipes.definition import Definition, Section, Stage, apply_arguments, find_values
+from ..recipes.definition import APP_SECTIONS, Definition, Section, Stage, apply_arguments, find_values
+from ..reproducible import DATE_LABEL, format_build_date
 from ..sif import read_json, read_sif
 from ..sif_write import Text
 
 _INSPECTED = "inspect-metadata.json"
 _BOOTSTRAP_LABEL = "org.label-schema.usage.singularity.deffile.bootstrap"
-_LEFT_OUT = ("setup", "pre", "files", "post", "arguments")
+_LEFT_OUT = ("setup", "pre", "files", "post", "arguments", *APP_SECTIONS)
+_APP_EXPORTS = "94-appsbase.sh"
 _SECRET_HEADERS = ("mirrorurl", "updateurl")
 _TEMPLATE = re.compile(r"{{(?=\s*\w+\s*}})")
 
@@ -29,12 +32,12 @@ def build_metadata_definition(stage: Stage, root: Path) -> str:
         for header in stage.headers
         if header.key not in ("bootstrap", "stage", *_SECRET_HEADERS)
     ]
-    sections = [_render(section) for section in stage.sections if section.name not in _LEFT_OUT]
-    text = "\n".join(sections)
-    if _TEMPLATE.search(text):
-        text = _TEMPLATE.sub("{{ TWO_BRACES }}", text) + "\n%arguments\n    TWO_BRACES={{\n"
-    mount = f'%setup\n    mount --bind {shlex.quote(str(root))} "$APPTAINER_ROOTFS"\n'
-    return "\n".join(["Bootstrap: scratch", *headers, "", mount, text])
+    return _build_definition(headers, "setup", root, [each for each in stage.sections if each.name not in _LEFT_OUT])
+
+
+def build_apps_definition(sections: Sequence[Section], root: Path) -> str:
+    """Return a definition with sections of apps, which the engine takes into account before any script but %pre."""
+    return _build_definition([], "pre", root, sections)
 
 
 def build_base_definition(stage: Stage, origin: str) -> str:
@@ -54,6 +57,20 @@ def render_kept(definition: str, build_args: Mapping[str, str], parsed: Definiti
     )
 
 
+def clean_apps(tree: Path) -> None:
+    """Leave of the layer of apps what is theirs: the engine has made a base system beside them, which the layers below have."""
+    for path in sorted(tree.rglob("*"), reverse=True):
+        name = path.relative_to(tree).parts
+        if name[0] == "scif" or name == (".singularity.d", "env", _APP_EXPORTS):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            # Where something is left in it.
+            with suppress(OSError):
+                path.rmdir()
+        else:
+            path.unlink()
+
+
 def clean_base(tree: Path) -> None:
     """Take from a first layer what the engine has noted down about making it: the last layer says that."""
     folder = tree / ".singularity.d"
@@ -64,23 +81,33 @@ def clean_base(tree: Path) -> None:
         labels.write_text(json.dumps(kept, indent="\t", sort_keys=True), encoding="utf-8")
 
 
-def settle_metadata(tree: Path, sif: Path, definition: str, agent: str) -> tuple[Text, Text]:
+def settle_metadata(tree: Path, sif: Path, definition: str, agent: str, epoch: int | None = None) -> tuple[Text, Text]:
     """Put the recipe and its agent into the last layer, and return what the image's header shall hold.
 
-    sif: the file without a file system that the engine has made with this layer.
+    sif: the file without a file system that the engine has made with this layer. epoch: when the image is said to have been built.
     """
     folder = tree / ".singularity.d"
     found = read_sif(str(sif))
     inspected = next(each for each in found.find("json") if each.name == _INSPECTED)
     document = read_json(found, inspected)
     attributes = document["data"]["attributes"]
-    labels = json.loads((folder / "labels.json").read_text(encoding="utf-8")) | {_BOOTSTRAP_LABEL: agent}
-    attributes["labels"] = attributes.get("labels", {}) | {_BOOTSTRAP_LABEL: agent}
+    said = {_BOOTSTRAP_LABEL: agent} | ({DATE_LABEL: format_build_date(epoch)} if epoch is not None else {})
+    labels = json.loads((folder / "labels.json").read_text(encoding="utf-8")) | said
+    attributes["labels"] = attributes.get("labels", {}) | said
     attributes["deffile"] = definition.rstrip("\n")
     (folder / "labels.json").write_text(json.dumps(labels, indent="\t", sort_keys=True), encoding="utf-8")
     (folder / "Singularity").write_text(definition, encoding="utf-8")
     encoded = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     return Text("", definition.encode()), Text(_INSPECTED, encoded)
+
+
+def _build_definition(headers: Sequence[str], script: str, root: Path, sections: Iterable[Section]) -> str:
+    """script: the section that mounts `root` over the engine's own folder."""
+    text = "\n".join(_render(section) for section in sections)
+    if _TEMPLATE.search(text):
+        text = _TEMPLATE.sub("{{ TWO_BRACES }}", text) + "\n%arguments\n    TWO_BRACES={{\n"
+    mount = f'%{script}\n    mount --bind {shlex.quote(str(root))} "$APPTAINER_ROOTFS"\n'
+    return "\n".join(["Bootstrap: scratch", *headers, "", mount, text])
 
 
 def _render(section: Section) -> str:

@@ -30,12 +30,16 @@ MAX_PARTS = 60
 
 @dataclass(frozen=True)
 class Part:
-    """Lines of %post between two marks. paths: what of %files is copied only now, by the beginning of its destination."""
+    """Lines of %post between two marks. paths: what of %files is copied only now, by the beginning of its destination.
+
+    title: what it is called, where that is no line of it.
+    """
 
     text: str
     first_line: int
     last_line: int
     paths: tuple[str, ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True)

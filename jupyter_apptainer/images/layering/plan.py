@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..build_secrets import MOUNT_POINT as SECRETS
 from ..host_settings import MOUNT_POINT
-from ..recipes.definition import APP_SECTIONS, Definition, FileCopy, Section, Stage
+from ..recipes.definition import Definition, FileCopy, Section, Stage
+from .apps import add_installs, describe_apps, find_app_sections
 from .copy_files import expand
 from .keys import Unlayerable, compute_key, describe_tree
 from .parts import Part, is_splittable, join_parts, split_post
@@ -22,13 +24,13 @@ _ALONE = ("setup", "pre")
 
 @dataclass(frozen=True)
 class Step:
-    """One layer above the first. post: its part of %post. files: what it copies. shell: words of the `%post` line.
+    """One layer above the first. part: of %post. files: what it copies. apps: their sections. shell: words of the `%post` line.
 
     stage: the name of the one that the files come from, "" for the host.
     is_remembered: the shell's state is kept for the part behind it. is_announced: the script itself tells what it does.
     """
 
-    kind: Literal["files", "post"]
+    kind: Literal["apps", "files", "post"]
     key: str
     title: str
     first_line: int
@@ -36,6 +38,7 @@ class Step:
     part: Part | None = None
     files: tuple[FileCopy, ...] = ()
     stage: str = ""
+    apps: tuple[Section, ...] = ()
     shell: str = ""
     is_remembered: bool = False
     is_announced: bool = False
@@ -47,8 +50,6 @@ def check_stages(definition: Definition) -> None:
         for section in stage.sections:
             if section.name in _ALONE and any(line.text.strip() for line in section.lines):
                 raise Unlayerable(f"%{section.name} runs outside of the image, and may read anything")
-            if section.name in APP_SECTIONS:
-                raise Unlayerable("it has apps")
             if section.name == "test" and stage is not definition.stages[-1]:
                 raise Unlayerable("a stage before the last has a %test")
         for copy in stage.iter_files():
@@ -67,15 +68,21 @@ def plan_steps(
     if len(posts) > 1:
         raise Unlayerable("it has several %post sections")
     section = posts[0] if posts else None
-    parts = join_parts(split_post(section), _is_program) if section else ()
+    own = join_parts(split_post(section), _is_program) if section else ()
+    parts, is_carried = add_installs(stage, own, _is_program)
+    is_remembered = is_carried or bool(section and is_splittable(section))
+    section = section or Section("post", "", 0)
+    if is_carried and section.argument.split("#")[0].strip():
+        raise Unlayerable("%post names a shell, and apps are installed in it")
     copies = stage.iter_files()
     planner = _Planner(base_key, folder, surroundings, before)
+    planner.add_apps(find_app_sections(stage))
     late = {copy: index for copy in copies if (index := _find_part(copy, parts)) is not None}
     planner.add_files([copy for copy in copies if copy not in late])
     for index, part in enumerate(parts):
         planner.add_files([copy for copy in copies if late.get(copy) == index])
-        if section and part.text.strip():
-            planner.add_post(part, section, is_remembered=is_splittable(section))
+        if part.text.strip():
+            planner.add_post(part, section, is_remembered=is_remembered)
     return tuple(planner.steps)
 
 
@@ -86,6 +93,15 @@ class _Planner:
         self._folder = folder
         self._surroundings = list(surroundings)
         self._before = before
+
+    def add_apps(self, sections: Sequence[Section]) -> None:
+        """Add the step that makes folders and files of apps, if there are any."""
+        if not sections:
+            return
+        self._key = compute_key("apps", self._key, describe_apps(sections, self._folder))
+        names = ", ".join(dict.fromkeys(section.app for section in sections))
+        lines = [section.line for section in sections]
+        self.steps.append(Step("apps", self._key, f"apps {names}", lines[0], lines[-1], apps=tuple(sections)))
 
     def add_files(self, copies: Sequence[FileCopy]) -> None:
         """Add steps that copy, if there is anything to copy: what comes from other stages first, as with the engine."""
@@ -174,13 +190,20 @@ def _build_shell(argument: str) -> str:
 
 def _find_title(part: Part) -> str:
     """Return what a part says about itself, as `echo '== Title'`, or its first command."""
+    if part.title:
+        return part.title
     said = _TITLE.search(part.text)
     commands = (line.strip() for line in part.text.splitlines() if line.strip() and not line.strip().startswith("#"))
     return said[1] if said else next(commands, "%post")
 
 
 def describe_surroundings(env: Mapping[str, str], binds: Sequence[str]) -> list[str]:
-    """Return what scripts see besides the image: variables, and the host's settings. An index is what it is at the time."""
+    """Return what scripts see besides the image: variables, the host's settings, and the names of secrets.
+
+    An index is what it is at the time, and a secret, as with Docker, may have another value.
+    """
     variables = sorted(f"{name}={value}" for name, value in env.items() if name.startswith("APPTAINERENV_"))
     folders = [Path(bind.partition(":")[0]) for bind in binds if bind.endswith(f":{MOUNT_POINT}")]
-    return [*variables, *(json.dumps(describe_tree(folder)) for folder in folders)]
+    given = [Path(bind.partition(":")[0]) for bind in binds if bind.endswith(f":{SECRETS}:ro")]
+    names = sorted(f"secret {path.name}" for folder in given for path in folder.iterdir())
+    return [*variables, *names, *(json.dumps(describe_tree(folder)) for folder in folders)]

@@ -51,6 +51,11 @@ class Layer:
     used_at: float
 
     @property
+    def is_kept(self) -> bool:
+        """Whether later builds will find it."""
+        return not self.key.startswith(_NEW)
+
+    @property
     def stack(self) -> tuple[str, ...]:
         """The folders that make up the whole, below the store, the uppermost first."""
         return tuple(f"{name}/tree" for name in self.folders)
@@ -136,6 +141,10 @@ class Store:
             path.rename(self.folder / key)
         held.add(self.folder / key, descriptor)
         return Layer(key, self.folder / key, about, time.time())
+
+    def lend(self, path: Path, about: About) -> Layer:
+        """Return a layer for this build alone: it is removed when nobody holds it any more."""
+        return Layer(path.name, path, about, time.time())
 
     def list_all(self) -> list[Layer]:
         """Return all layers, those first that go first: the longest unused, and of a build the uppermost."""
