@@ -259,19 +259,19 @@ def read_kernel_memory(kernel: RunningKernel) -> Memory:
     )
 
 
-async def measure_rest(way: Way) -> int:
-    """Start a kernel whose fork server soon gives its memory back; return what its processes need then."""
+async def measure_rest(way: Way) -> tuple[int, float]:
+    """Start a kernel whose fork server soon rests; return the bytes that its processes need then, and the seconds that a restart takes."""
     kernel = await start(way)
     try:
         await kernel.client.wait_for_ready(timeout=TIMEOUT_S)
         assert kernel.instance is not None
         deadline = time.monotonic() + TIMEOUT_S
-        # It begins anew, and has no library of a package mapped then.
+        # No library of a package is mapped then.
         while any("libzmq" in _read_maps(pid) for pid in read_children(kernel.instance.init.pid)):
             if time.monotonic() > deadline:
                 raise RuntimeError("the fork server does not rest")
             await asyncio.sleep(0.1)
-        return read_kernel_memory(kernel).total
+        return read_kernel_memory(kernel).total, await measure_restart(kernel)
     finally:
         await kernel.end()
 

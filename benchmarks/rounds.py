@@ -60,7 +60,9 @@ async def _measure_kernel(way: Way, samples: Samples) -> None:
     samples.add("first_result", way, await measures.measure_first_result(way))
     samples.add("memory_further", way, await measures.measure_further(way.share()))
     if way.name == "container":
-        samples.add("memory_rest", way, await measures.measure_rest(way.rest()))
+        memory_bytes, restart_s = await measures.measure_rest(way.rest())
+        samples.add("memory_rest", way, memory_bytes)
+        samples.add("restart_rest", way, restart_s)
     kernel, returned_s, busy_s, answered_s = await measures.measure_start(way)
     try:
         samples.add("start_call", way, returned_s)
@@ -69,8 +71,13 @@ async def _measure_kernel(way: Way, samples: Samples) -> None:
         await kernel.client.wait_for_ready(timeout=60)
         memory = measures.read_kernel_memory(kernel)
         _add_memory(samples, way, memory)
+        # Right after the start: later the fork server rests.
+        restart_s = await measures.measure_restart(kernel)
+        samples.add("restart", way, restart_s)
+        await kernel.client.wait_for_ready(timeout=60)
         if kernel.instance is None:
             samples.add("memory_rest", way, memory.total)
+            samples.add("restart_rest", way, restart_s)
         samples.add("info", way, await measures.measure_info(kernel.client))
         samples.add("execute", way, await measures.measure_execute(kernel.client))
         samples.add("one_display", way, await measures.measure_one_display(kernel.client))
@@ -78,7 +85,6 @@ async def _measure_kernel(way: Way, samples: Samples) -> None:
         samples.add("small", way, await measures.measure_small_messages(kernel.client))
         samples.add("lines", way, await measures.measure_lines(kernel.client))
         await _measure_interrupt(way, samples, kernel)
-        samples.add("restart", way, await measures.measure_restart(kernel))
         samples.add("shutdown", way, await measures.measure_shutdown(kernel))
     except BaseException:
         await kernel.end()

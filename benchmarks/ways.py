@@ -60,7 +60,7 @@ class Way:
         )
 
     def rest(self) -> Way:
-        """Return the way in which a fork server gives back its memory after a second, and not after a minute."""
+        """Return the way in which a fork server gives back its memory after one second, and not after ten."""
         settings = Config({"ApptainerConfig": {"fork_rest_s": 1.0}})
         settings.ApptainerConfig.merge(self.settings.ApptainerConfig)
         return replace(self, settings=settings)

@@ -57,7 +57,7 @@ class ApptainerConfig(Configurable):
     fork_kernels = Bool(
         True,
         help="""Have a process in each container import ipykernel once and fork its kernels from there, so that a restart takes a fraction of
-        a second. It adds some 10 MB to each container. Not used with limits of memory or processes, nor where this machine has less than
+        a second. It adds some 20 MB to a container for `fork_rest_s`, and less than 1 MB from then on. Not used with limits of memory or processes, nor where this machine has less than
         1 GiB left. Default: True.""",
     ).tag(config=True)
 
@@ -76,10 +76,10 @@ class ApptainerConfig(Configurable):
     ).tag(config=True)
 
     fork_rest_s = Float(
-        60.0,
+        10.0,
         min=0.0,
-        help="""After how many seconds the process that has forked a kernel gives back its memory, some 15 MB; the next restart then takes 0.2 s longer.
-        Not where kernels share an instance, nor with `preload`. 0: never. Default: 60.""",
+        help="""After how many seconds the process that has forked a kernel gives back its memory, some 20 MB; the next restart then takes 0.2 s longer,
+        and less than that of a local kernel. Not where kernels share an instance, nor with `preload`. 0: never. Default: 10.""",
     ).tag(config=True)
 
     check_image = Bool(

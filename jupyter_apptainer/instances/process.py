@@ -120,6 +120,26 @@ class ProcessIdentity:
 
 def read_stat(pid: int) -> ProcessStat | None:
     """Read /proc/PID/stat, or return None where there is no such process."""
+    found = _read_fields(pid)
+    if found is None:
+        return None
+    comm, fields = found
+    return ProcessStat(
+        pid=pid,
+        comm=comm,
+        state=fields[0],
+        ppid=int(fields[1]),
+        pgid=int(fields[2]),
+        session=int(fields[3]),
+        start_ticks=int(fields[19]),
+        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
+        faults=int(fields[7]) + int(fields[9]),
+        rss_pages=int(fields[21]),
+    )
+
+
+def _read_fields(pid: int) -> tuple[str, list[str]] | None:
+    """Read /proc/PID/stat: the program's name, and the fields behind it, the first of which is the state."""
     try:
         # Not by pathlib: this is done for each process of a host, of which there may be thousands.
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -133,19 +153,19 @@ def read_stat(pid: int) -> ProcessStat | None:
         os.close(descriptor)
     # The name is in parentheses and may itself hold spaces and parentheses, so the last one counts.
     name_end = raw.rindex(")")
-    fields = raw[name_end + 2 :].split()
-    return ProcessStat(
-        pid=pid,
-        comm=raw[raw.index("(") + 1 : name_end],
-        state=fields[0],
-        ppid=int(fields[1]),
-        pgid=int(fields[2]),
-        session=int(fields[3]),
-        start_ticks=int(fields[19]),
-        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
-        faults=int(fields[7]) + int(fields[9]),
-        rss_pages=int(fields[21]),
-    )
+    return raw[raw.index("(") + 1 : name_end], raw[name_end + 2 :].split()
+
+
+def read_exit_status(process: ProcessIdentity) -> int | None:
+    """Return how a process of this user's has ended, as `Popen.returncode` says it; None where it runs, or somebody has reaped it."""
+    found = _read_fields(process.pid)
+    if found is None:
+        return None
+    _, fields = found
+    if fields[0] != "Z" or int(fields[19]) != process.start_ticks:
+        return None
+    # The last of the fields, as waitpid(2) has it.
+    return os.waitstatus_to_exitcode(int(fields[49]))
 
 
 def iter_stats() -> Iterator[ProcessStat]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # What a start of ipykernel imports, the last of them while it already runs. Each may be missing.
 START_MODULES = (
-    *("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "psutil", "tornado.platform.asyncio"),
+    *("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "tornado.platform.asyncio"),
     *("ipykernel.debugger", "IPython.core.debugger", "IPython.core.oinspect", "sqlite3"),
     *("IPython.core.completerlib", "IPython.extensions.storemagic", "encodings.idna"),
     *("runpy", "faulthandler", "IPython.core.logger"),

@@ -8,7 +8,7 @@ Python 3.8 and newer, standard library only. `forked.py` is the other side.
 
 SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null, "bundle": FILE or null, "is_layered": …, "rest_s": seconds}. names: the
 variables that the request must agree with, where kernels with other variables share the container. bundle: see `module_bundle`. rest_s: so long after a
-fork, when no other has followed, the server begins anew with nothing imported, until it is asked again; 0: never.
+fork, when no other has followed, the server leaves its process to a shell, which begins anew when the bell is rung (`SOCKET_bell`); 0: never.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 RESUME = "_JPA_FORK_SERVER"
 BACKLOG = 64
+# A shell takes a tenth of what the smallest Python does. Others than these reap a child that they have not started as soon as it ends,
+# and so take away how a kernel has ended.
+SHELL, FIT_SHELLS = "/bin/sh", ("dash", "busybox")
+SLEEP = 'read -r _; exec "$@" </dev/null'
 REQUEST_BYTES = 1 << 20
 
 
@@ -52,6 +56,7 @@ class Server:
     """Waits for requests. `running`: the sockets on which the end of each kernel is awaited, by pid."""
 
     def __init__(self, path: str, settings: dict[str, Any], options: list[str]) -> None:
+        self.bell = path + "_bell"
         self.settings = settings
         self.names = settings["names"]
         self.options = options
@@ -108,7 +113,7 @@ class Server:
             patience_s = self.settings["rest_s"] if self.has_forked else 0
             ready, _, _ = select.select([self.listener.fileno(), self.wakeup], [], [], patience_s or None)
             if not ready:
-                self.begin_anew(is_resting=True)
+                self.rest()
             if self.wakeup in ready:
                 self.reap()
             if self.listener.fileno() in ready:
@@ -167,7 +172,12 @@ class Server:
         except BlockingIOError:
             pass
         for pid in list(self.running):
-            ended, status = os.waitpid(pid, os.WNOHANG)
+            try:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                # The shell has reaped it when the bell was rung, and who rings has seen how it ended.
+                self.running.pop(pid).close()
+                continue
             if ended:
                 connection = self.running.pop(pid)
                 code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
@@ -186,13 +196,29 @@ class Server:
 
     # --- beginning anew: the same process with another program state, so that its children stay its children
 
-    def begin_anew(self, *, is_resting: bool = False) -> None:
-        """Start this program again in this process; kernels and requests are handed on."""
-        # Not needed before, and a server that rests is to be small.
+    def rest(self) -> None:
+        """Begin anew with nothing imported, and where there is a fit shell only when the bell is rung. Returns where there is something to do."""
+        if os.path.basename(os.path.realpath(SHELL)) not in FIT_SHELLS:
+            self.begin_anew(is_resting=True)
+        if not os.path.lexists(self.bell):
+            os.mkfifo(self.bell, 0o600)
+        # Both ends: else it would wait for somebody who rings.
+        bell = os.open(self.bell, os.O_RDWR)
+        # Who has connected before that has found no bell to ring.
+        if not select.select([self.listener.fileno(), self.wakeup], [], [], 0)[0]:
+            os.dup2(bell, 0)
+            self.begin_anew(SHELL, "-c", SLEEP, SHELL, is_resting=True)
+        os.close(bell)
+
+    def begin_anew(self, *before: str, is_resting: bool = False) -> None:
+        """Start this program again in this process; kernels and requests are handed on. before: words that come before its own."""
+        # Not needed before.
         import tempfile
 
         state = {
             "is_resting": is_resting,
+            # Of a shell, some would not come back.
+            "environ": dict(os.environ),
             "listener": keep(self.listener),
             # What has changed on disk may have changed for the better.
             "left_out": self.left_out if self.stamps is None else {},
@@ -207,7 +233,7 @@ class Server:
             stream.flush()
             os.set_inheritable(stream.fileno(), True)
             os.environ[RESUME] = str(stream.fileno())
-            os.execvp(words[0], words)
+            os.execvp((*before, *words)[0], (*before, *words))
 
     def take_up(self, descriptor: int) -> None:
         """Go on where the program before this one was."""
@@ -216,6 +242,8 @@ class Server:
             state = json.loads(stream.read())
         self.listener = socket.socket(fileno=state["listener"])
         self.is_resting = state["is_resting"]
+        os.environ.clear()
+        os.environ.update(state["environ"])
         self.left_out = state["left_out"]
         self.running = {pid: socket.socket(fileno=number) for pid, number in state["running"]}
         self.waiting = [(socket.socket(fileno=number), request) for number, request in state["waiting"]]

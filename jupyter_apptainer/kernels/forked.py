@@ -11,19 +11,21 @@ import os
 import select
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..instances.model import Instance
-from ..instances.process import ProcessIdentity, read_children, read_namespace
+from ..instances.process import ProcessIdentity, read_children, read_exit_status, read_namespace
 from ..instances.watch import DirectoryWatch, wait_readable, watch_exit
 from .adopted import UNKNOWN_STATUS
-from .forking import START_SCRIPT
+from .forking import BELL, START_SCRIPT
 from .plan import LaunchPlan
 
 _MESSAGE_BYTES = 1 << 16
@@ -51,9 +53,13 @@ class ForkedKernel:
     def poll(self) -> int | None:
         """None while it runs, else its exit status; UNKNOWN_STATUS where the server is gone."""
         if self._look() is None and not self.identity.is_alive():
-            self._wait_report(_REPORT_S)
+            # While its server rests nobody reaps it.
+            status = read_exit_status(self.identity)
+            if status is None:
+                self._wait_report(_REPORT_S)
+                status = UNKNOWN_STATUS
             with self._lock:
-                self._status = UNKNOWN_STATUS if self._status is None else self._status
+                self._status = status if self._status is None else self._status
         return self._status
 
     def wait(self, timeout: float | None = None) -> int:
@@ -119,6 +125,7 @@ async def fork_kernel(
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         connection.connect(plan.fork_server.socket)
         connection.sendall(json.dumps(_build_request(plan, log_path, is_restart=is_restart)).encode())
+        _ring(plan.fork_server.socket + BELL)
         forked = await _receive_kernel(connection, instance, deadline)
         connection.sendall(b"go")
     except BaseException as error:
@@ -163,6 +170,18 @@ async def _wait_server(path: str, instance: Instance, deadline: float) -> None:
                 raise NotForked("its fork server did not come up")
             await wait_readable([watch.fileno(), ended], left)
             watch.drain()
+
+
+def _ring(path: str) -> None:
+    """Wake the server, if it rests: in its place a shell waits for a line then."""
+    with suppress(OSError):
+        # Whoever is in the container may have put something else there.
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                os.write(descriptor, b"\n")
+        finally:
+            os.close(descriptor)
 
 
 def _build_request(plan: LaunchPlan, log_path: str, *, is_restart: bool) -> dict[str, Any]:

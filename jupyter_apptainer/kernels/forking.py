@@ -19,6 +19,7 @@ START_SCRIPT = "start.sh"
 # What lies in the folder that the instance binds, beside the shim.
 PROGRAM = (SERVER, "fork_modules.py", "fork_child.py", "module_bundle.py", START_SCRIPT)
 SOCKET = "fork"
+BELL = "_bell"
 LOG = "fork.log"
 BUNDLE = "modules"
 # What the engine runs as the main process of an instance.
