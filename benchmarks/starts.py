@@ -24,6 +24,7 @@ from jupyter_apptainer.engine.locate import EngineInfo, get_engine
 from jupyter_apptainer.kernels.spares import pool
 from jupyter_apptainer.places import find_places
 
+from .copies import keep_copies, unpack, use_copies
 from .machine import count_cpus, describe_image, find_disturbances
 from .measures import measure_start
 from .twin import make_twin, read_image_versions
@@ -55,10 +56,13 @@ class Row:
 ROWS = (
     Row("start, cold", "cold", "local", 1.0),
     Row("start, cold, the image not in the page cache", "first", "local", 1.3),
+    Row("start, cold, from an unpacked copy of the image", "copy", "local", 1.0),
+    Row("the same, the copy not in the page cache", "first copy", "local", 1.3),
     Row("start, in a spare container", "warm", "local", 0.4),
     Row(f"start and `{CELL}`, cold", "cold cell", "local cell", None),
     Row("the same in a spare container that has them loaded", "warm cell", "local cell", 0.1),
     Row("many at once, each in a container of its own", "many", "many local", 0.3),
+    Row("many at once, each in a container of its own, from an unpacked copy", "many copies", "many local", 0.3),
     Row("many at once, in one container (`shared:NAME`)", "many shared", "many local", 0.3),
 )
 
@@ -66,11 +70,14 @@ ROWS = (
 class Bench:
     """The ways in which kernels are started, and what was measured, in seconds."""
 
-    def __init__(self, folder: Path, engine: EngineInfo, image: str, python: Path, many: int) -> None:
+    def __init__(self, folder: Path, engine: EngineInfo, image: str, python: Path, many: int, copies: Config) -> None:
+        """copies: the settings for unpacked ones."""
         self._many = many
         # Over tcp: names of sockets are counted, and fifty managers at once would count alike.
         self._local = replace(build_local_way(folder, python), settings=Config())
         self._own = build_way(folder, engine, "own", {"image": image})
+        self._copy = use_copies(self._own, copies)
+        self._tree = Path(unpack(engine, image, copies))
         ready = build_way(folder, engine, "ready", {"image": image, "preload": list(PRELOADED)})
         ready.settings.ApptainerConfig.spare_containers = 1
         self._ready = replace(ready, is_server=True)
@@ -80,7 +87,7 @@ class Bench:
 
     async def warm_up(self) -> None:
         """Start one of each, so that page cache and probes do not count."""
-        for way in (self._local, self._own, self._ready, self._shared):
+        for way in (self._local, self._own, self._copy, self._ready, self._shared):
             kernel = await start(way)
             if kernel.provisioner and kernel.provisioner.kernel:
                 plan = kernel.provisioner.kernel.plan
@@ -96,12 +103,17 @@ class Bench:
         for path in self._cached:
             _forget_pages(path)
         await self._measure_one(self._own, "first", "first cell")
+        await self._measure_one(self._copy, "copy", "copy cell")
+        for path in (*self._cached[1:], *map(str, self._tree.rglob("*"))):
+            _forget_pages(path)
+        await self._measure_one(self._copy, "first copy", "first copy cell")
         await self._measure_warm()
 
     async def run_many(self) -> None:
         """Many at once, in each way."""
         await self._measure_many(self._local, "many local")
         await self._measure_many(self._own, "many")
+        await self._measure_many(self._copy, "many copies")
         await self._measure_many(self._shared, "many shared")
 
     async def _measure_one(self, way: Way, key: str, cell_key: str) -> None:
@@ -138,7 +150,9 @@ class Bench:
 
 
 def _forget_pages(path: str) -> None:
-    """Have Linux read the file from its disk the next time."""
+    """Have Linux read the file from its disk the next time; of other things than files there is nothing to forget."""
+    if not os.path.isfile(path) or os.path.islink(path) or not os.access(path, os.R_OK):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -158,8 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     engine = get_engine(options.engine)
     wanted = read_image_versions(engine, str(options.image), "python3")
     twin = make_twin(wanted, find_places().cache, PACKAGES)
-    with tempfile.TemporaryDirectory(prefix="jpa-starts-") as name:
-        bench = Bench(Path(name), engine, str(options.image), twin.python, options.many)
+    with tempfile.TemporaryDirectory(prefix="jpa-starts-") as name, keep_copies(Path(name)) as copies:
+        bench = Bench(Path(name), engine, str(options.image), twin.python, options.many, copies)
         asyncio.run(_run(bench, options.rounds))
     print("| what | local | container | ratio | target |\n|---|---|---|---|---|")
     print("\n".join(row.render(bench.samples) for row in ROWS))

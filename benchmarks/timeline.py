@@ -27,6 +27,7 @@ from jupyter_apptainer.kernels.connection import list_sockets
 from jupyter_apptainer.kernels.plan import SHIM
 from jupyter_apptainer.kernels.spares import pool
 
+from .copies import keep_copies, unpack, use_copies
 from .ways import (
     TIMEOUT_S,
     RunningKernel,
@@ -52,6 +53,7 @@ TITLES: Mapping[str, str] = {
 COMPRESSIONS = ("gzip", "zstd", "lz4")
 OVERLAY_MIB = 64
 SPARE = "lz4 SIF, spare container"
+COPY = ", unpacked copy"
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,13 @@ def make_kinds(
         folder = Path(name)
         sandbox = folder / "sandbox"
         try:
-            yield _make_kinds(engine, image, local_python, folder, sandbox, say)
+            with keep_copies(folder) as copies:
+                kinds = _make_kinds(engine, image, local_python, folder, sandbox, say)
+                say("making the unpacked copy")
+                unpack(engine, str(folder / "lz4.sif"), copies)
+                for title in ("lz4 SIF", "lz4 SIF, overlay"):
+                    kinds[f"{title}{COPY}"] = use_copies(kinds[title], copies)
+                yield kinds
         finally:
             # Its folders may be closed to their owner.
             remove_tree(str(sandbox))

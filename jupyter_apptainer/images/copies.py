@@ -28,17 +28,23 @@ from .identity import ImageIdentity, check_image
 _ABOUT, _LOCK = "about.json", ".lock"
 _NEW, _TRASH = ".new-", ".old-"
 _KEY_DIGITS = 24
+# Scratch folders are often cleaned of single files that are old: that takes many of them, so a few tell.
+_SAMPLES = 32
 
 
 @dataclass(frozen=True)
 class About:
-    """What is written beside a copy. image: the image's file. identity: of that file, as it was. files: how many there are in it."""
+    """What is written beside a copy. image: the image's file. identity: of that file, as it was. files: how many there are in it.
+
+    samples: some of them, from everywhere in it.
+    """
 
     image: str
     identity: str
     size_bytes: int
     files: int
     made_at: float
+    samples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,11 @@ class Copy:
     def tree(self) -> Path:
         """The content, in a folder with the name of the image's file."""
         return self.path / os.path.basename(self.about.image)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nobody has removed many of its files."""
+        return self.tree.is_dir() and all(os.path.lexists(self.tree / name) for name in self.about.samples)
 
     @property
     def is_current(self) -> bool:
@@ -88,7 +99,7 @@ class CopyStore:
     def find(self, identity: ImageIdentity) -> Copy | None:
         """Return the copy of exactly this image; None where there is none, or it is not whole."""
         copy = _load(self.folder / make_key(identity))
-        return copy if copy and copy.about.identity == identity.key and copy.tree.is_dir() else None
+        return copy if copy and copy.about.identity == identity.key and copy.is_whole else None
 
     def list_all(self) -> list[Copy]:
         """Return all copies, the longest unused first."""
@@ -121,25 +132,25 @@ class CopyStore:
             if path.exists():
                 remove_tree(str(path))
 
-    def keep(self, path: Path, identity: ImageIdentity, *, size_bytes: int, files: int) -> Copy:
+    def keep(self, path: Path, identity: ImageIdentity, size_bytes: int) -> Copy:
         """Give a copy that is complete its name. One that another process has made meanwhile counts instead."""
-        about = About(identity.real_path, identity.key, size_bytes, files, time.time())
+        names = list(_iter_names(path / os.path.basename(identity.real_path)))
+        samples = tuple(names[:: max(1, len(names) // _SAMPLES)])
+        about = About(identity.real_path, identity.key, size_bytes, len(names), time.time(), samples)
         write_private_file(path / _ABOUT, json.dumps(asdict(about)))
         _sync(path / _ABOUT)
         with self.lock():
             if found := self.find(identity):
                 return found
             final = self.folder / make_key(identity)
-            if final.exists():
-                self._throw_away(final)
             path.rename(final)
             _sync(self.folder)
         (final / "lock").unlink(missing_ok=True)
         return Copy(final.name, final, about, about.made_at)
 
     def drop_stale(self) -> list[Copy]:
-        """Remove copies of images that have changed or are gone, unless a kernel runs in one."""
-        return self._drop([copy for copy in self.list_all() if not copy.is_current], 0)
+        """Remove copies of images that have changed or are gone, and those that lack files, unless a kernel runs in one."""
+        return self._drop([copy for copy in self.list_all() if not (copy.is_current and copy.is_whole)], 0)
 
     def prune(self, limit_bytes: int | None = None) -> list[Copy]:
         """Remove copies, the longest unused first, until the others have no more than this size; those that kernels run in stay."""
@@ -203,10 +214,17 @@ def _load(path: Path) -> Copy | None:
             size_bytes=int(record["size_bytes"]),
             files=int(record["files"]),
             made_at=float(record["made_at"]),
+            samples=tuple(map(str, record["samples"])),
         )
         return Copy(path.name, path, about, (path / _ABOUT).stat().st_mtime)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _iter_names(tree: Path) -> Iterator[str]:
+    """Yield the paths of all that is in a folder, from there."""
+    for folder, folders, names in os.walk(tree):
+        yield from (os.path.relpath(os.path.join(folder, name), tree) for name in sorted([*folders, *names]))
 
 
 def _iter_folders(folder: Path) -> Iterator[Path]:

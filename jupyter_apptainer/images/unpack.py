@@ -100,6 +100,11 @@ def make_copy(engine: EngineInfo, path: str, store: CopyStore, report: Report) -
     store.drop_stale()
     if found := store.find(image):
         return found
+    if (store.folder / make_key(image)).exists():
+        raise ImageInvalid(
+            f"the image {path} is not unpacked: a kernel runs in a copy of which files were removed",
+            hint="shut it down, and keep copies where nobody removes old files: ApptainerConfig.unpacked_images_dir",
+        )
     system = read_sif(image.real_path).system_partition
     assert system is not None
     report.begin("Measuring the image")
@@ -118,7 +123,7 @@ def make_copy(engine: EngineInfo, path: str, store: CopyStore, report: Report) -
             )
             if check_image(path).key != image.key:
                 raise StepError("it changed meanwhile")
-            return store.keep(folder, image, size_bytes=contents.size_bytes, files=contents.files)
+            return store.keep(folder, image, contents.size_bytes)
     except StepError as error:
         raise ImageInvalid(
             f"the image {path} is not unpacked: {error.reason}",

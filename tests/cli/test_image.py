@@ -217,3 +217,51 @@ def test_cleaning_tells_and_keeps_images(cli: Cli, desk: Path, small_sif: Path, 
     assert str(image) in cli("image", "clean", "--engine-cache")
     assert image.exists()
     assert str(image) not in cli("image", "clean")
+
+
+@pytest.mark.user  # the same for every user
+def test_an_unpacked_copy_is_made_shown_and_removed(
+    cli: Cli, desk: Path, small_sif: Path, places: Places, tmp_path: Path
+) -> None:
+    image = Path(shutil.copy(small_sif, desk / "lab.sif"))
+    cli("image", "unpack", image, code=2)
+    assert "c.ApptainerConfig.unpacked_images" in cli.err
+    settings = tmp_path / "config/jupyter_apptainer_config.py"
+    settings.write_text("c.ApptainerConfig.unpacked_images = 'much'\n")
+    cli("image", "unpack", image, code=2)
+    assert "'much' is not a size" in cli.err
+
+    lines = "c.ApptainerConfig.unpacked_images = '1G'\nc.ApptainerConfig.task_niceness = 0\n"
+    settings.write_text(f"{lines}c.ApptainerConfig.unpacked_images_dir = '$HOME/scratch'\n")
+    made = cli.json("image", "unpack", image)
+    tree = Path(made["path"])
+    assert str(tree).startswith(f"{tmp_path}/home/scratch/jpa-{os.getuid()}/unpacked/")
+    assert (made["image"], made["current"], tree.name) == (str(image), True, "lab.sif")
+    assert cli("image", "unpack", image).strip() == str(tree)
+    assert cli.json("image", "inspect", image)["unpacked"]["path"] == str(tree)
+    assert f"unpacked      {tree}, " in cli("image", "inspect", image)
+    (row,) = [row for row in cli.json("image", "list") if row["path"] == str(image)]
+    assert row["unpacked"]["copy"] == made["copy"]
+    assert "UNPACKED" in cli("image", "list")
+    assert [row["path"] for row in cli.json("image", "cache") if "copy" in row] == [str(tree)]
+    assert f"{image}\n" in cli("image", "cache")
+
+    # It goes with its image, by request, and where there shall be none.
+    assert cli.json("image", "cache", "prune", "--only", "layers", "--all") == []
+    assert cli.json("image", "cache", "prune", "--only", "copies", "--all")[0]["copy"] == made["copy"]
+    assert not tree.exists()
+    cli("image", "unpack", image)
+    half = tree.parent.parent / ".new-half"
+    half.mkdir()
+    cli("gc", "--dry-run")
+    assert half.exists()
+    cli("gc")
+    assert (half.exists(), tree.exists()) == (False, True)
+    settings.write_text(lines.replace("1G", "0") + "c.ApptainerConfig.unpacked_images_dir = '$HOME/scratch'\n")
+    cli("gc")
+    assert not tree.exists()
+    settings.write_text(f"{lines}c.ApptainerConfig.unpacked_images_dir = '$HOME/scratch'\n")
+    cli("image", "unpack", image)
+    cli("image", "remove", "-y", image)
+    assert "of an unpacked copy given back" in cli.err
+    assert not tree.exists()

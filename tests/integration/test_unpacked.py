@@ -129,6 +129,8 @@ def test_the_second_kernel_starts_from_a_copy_and_finds_what_the_first_has_found
     second.manager.restart_kernel()
     second.client.wait_for_ready(timeout=TIMEOUT_S)
     assert find_tree(second, places) == tree
+    # Too little for a copy of the new image: it would take its time.
+    second.provisioner.settings.unpacked_images = "1M"
     second.instance.init.send_signal(9)
     second.instance.starter.wait_gone(TIMEOUT_S)
     second.manager.restart_kernel()
