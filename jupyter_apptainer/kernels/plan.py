@@ -338,10 +338,7 @@ def _plan_env(spec: ContainerSpec, context: LaunchContext) -> tuple[EnvEntry, ..
         EnvEntry("PYTHONNOUSERSITE", "1", "packages in ~/.local belong to the host's Python"),
     ]
     if context.unpacked:
-        own += [
-            EnvEntry(f"{prefix}_CONTAINER", spec.image, "the image, and not its unpacked copy")
-            for prefix in ("APPTAINER", "SINGULARITY")
-        ]
+        own += _name_image(spec.image, context.engine)
     if spec.bridge != "off":
         socket = posixpath.join(context.private_dir, SOCKET)
         own.append(EnvEntry(VARIABLE, socket, "where this kernel's bridge to the host is"))
@@ -357,6 +354,14 @@ def _plan_env(spec: ContainerSpec, context: LaunchContext) -> tuple[EnvEntry, ..
         inherit=spec.inherit_env,
         own=own,
     )
+
+
+def _name_image(image: str, engine: EngineInfo) -> list[EnvEntry]:
+    """The engine would name the copy that it starts."""
+    prefixes = ("APPTAINER", "SINGULARITY") if engine.flavour == "apptainer" else ("SINGULARITY",)
+    values = {"CONTAINER": image, "NAME": os.path.basename(image)}
+    why = "the image, and not its unpacked copy"
+    return [EnvEntry(f"{prefix}_{name}", value, why) for prefix in prefixes for name, value in values.items()]
 
 
 def _plan_command(spec: ContainerSpec, context: LaunchContext) -> tuple[str, ...]:
