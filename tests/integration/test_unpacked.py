@@ -105,7 +105,9 @@ def store(places: Places) -> Iterator[CopyStore]:
 def test_the_second_kernel_starts_from_a_copy_and_finds_what_the_first_has_found(
     store: CopyStore, start_kernel: StartKernel, places: Places, own_image: Path
 ) -> None:
-    config = {"image": str(own_image)}
+    link = own_image.with_name("link.sif")
+    link.symlink_to(own_image)
+    config = {"image": str(link)}
     first = start_kernel(config, manager=make_manager())
     tree = wait_for_copy(places)
     assert find_tree(first, places) == ""
@@ -117,9 +119,9 @@ def test_the_second_kernel_starts_from_a_copy_and_finds_what_the_first_has_found
         name = running.instance.name
         facts.update(json.loads(json.dumps(facts).replace(name, "NAME").replace(name.rpartition("-")[2], "OWN")))
     assert one == other
-    assert one["env"]["APPTAINER_CONTAINER"] == str(own_image)
+    assert (one["env"]["APPTAINER_CONTAINER"], one["env"]["APPTAINER_NAME"]) == (str(link), "link.sif")
     assert one["refused"] == [30, 30, 30, 30]
-    assert second.instance.image == str(own_image)
+    assert second.instance.image == str(link)
     kernel = second.provisioner.kernel
     assert kernel is not None
     assert f"# Image: its unpacked copy {tree} is started" in render_plan(kernel.plan)
