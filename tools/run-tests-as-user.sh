@@ -3,6 +3,7 @@
 # As root: create the ordinary user USER where there is none, give them a copy of this tree, and run `make test` there as a
 # stranger would: own virtual environment, own engine, own starter image. Of root's environment only the settings for
 # proxies, certificates and package indexes go along. Afterwards nothing of USER's may be running.
+# JPA_TEST_SHARE_IMAGE=yes: USER is given root's starter image, and only the engine is their own.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/machine.sh
@@ -12,11 +13,16 @@ user=$1
 shift
 is_root || die "only root can run the tests as another user"
 
+# One at a time: two accounts must not be given the same range.
+mkdir -p out
+exec 9>out/.accounts.lock
+flock 9
 if ! id "$user" >/dev/null 2>&1; then
   say "creating the user $user for the tests"
   useradd --create-home --shell /bin/bash "$user"
 fi
 give_subids "$user"
+exec 9>&-
 home=$(getent passwd "$user" | cut -d: -f6)
 tree=$home/jupyter_apptainer
 
@@ -42,6 +48,11 @@ share() {
 own_cache=$(.venv/bin/python -m pip cache dir 2>/dev/null || true)
 [ -z "$own_cache" ] || share "$own_cache" "$home/.cache/pip" "$user"
 share jupyter_apptainer/labextension "$tree/jupyter_apptainer/labextension" "$user"
+if [ "${JPA_TEST_SHARE_IMAGE:-}" = yes ]; then
+  images=.local/share/jupyter-apptainer/images
+  runuser -u "$user" -- mkdir -p "$home/$images"
+  for file in starter.sif starter.json; do share "$HOME/$images/$file" "$home/$images/$file" "$user"; done
+fi
 for file in "$HOME/.config/pip/pip.conf" "$HOME/.pip/pip.conf"; do
   [ ! -e "$file" ] || install -m 600 -o "$user" "$file" "$home/.config/pip/pip.conf"
 done

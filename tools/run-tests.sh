@@ -1,18 +1,23 @@
 #!/usr/bin/env bash
 # Usage: run-tests.sh [PYTEST ARGUMENT…]
 # The whole test suite on the real engine. An ordinary user runs it once, as themselves. Root runs it twice, side by side: as an
-# ordinary user in an account of its own (jpa-tester: a stranger with a fresh clone), and as root.
+# ordinary user in accounts of its own (jpa-tester: a stranger with a fresh clone; jpa-tester-2 has the other half of the tests),
+# and as root.
 # Nothing that a test starts may be left running afterwards.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/machine.sh
 . tools/machine.sh
 
+# Engine, starter image and its kernelspec, as everybody gets them.
+get_ready() {
+  say "jupyter apptainer quickstart"
+  within 20m .venv/bin/jupyter-apptainer quickstart
+}
+
 # run_own_part [PYTEST ARGUMENT…]: the suite as the user who runs this script.
 run_own_part() {
   local python=$PWD/.venv/bin/python status=0
-  say "jupyter apptainer quickstart"
-  .venv/bin/jupyter-apptainer quickstart
   say "tests as $(id -un)"
   # The tests give every process that they start this tag; see tests/world.py.
   JPA_TEST_TAG=$("$python" -m tests.world new-tag)
@@ -46,22 +51,44 @@ run_failed_again() {
 
 if ! is_root; then
   can_open_fuse || die "/dev/fuse cannot be opened, so no image can be mounted" "an administrator can open it: chmod 666 /dev/fuse"
+  get_ready
   run_own_part "$@"
   exit
 fi
 
 open_fuse_to_all || die "ordinary users need /dev/fuse"
 mkdir -p out
-log=$PWD/out/tests-as-jpa-tester.log
-say "tests as jpa-tester, side by side with those as root: $log"
-# Job control gives it a group of its own, which can be ended as a whole, and leaves it the interrupt signal, which a shell
-# otherwise has its background programs ignore.
-set -m
-tools/run-tests-as-user.sh jpa-tester "$@" >"$log" 2>&1 &
-other=$!
-set +m
-trap 'kill -- "-$other" 2>/dev/null || true; cat "$log"' EXIT
+declare -A others=()
+
+# run_beside USER [PYTEST ARGUMENT…]: the suite in the account USER, side by side with this one; its output goes to a log.
+run_beside() {
+  local user=$1 log=$PWD/out/tests-as-$1.log
+  say "tests as $user, side by side with those as root: $log"
+  # Job control gives it a group of its own, which can be ended as a whole, and leaves it the interrupt signal, which a shell
+  # otherwise has its background programs ignore.
+  set -m
+  tools/run-tests-as-user.sh "$@" >"$log" 2>&1 &
+  others[$user]=$!
+  set +m
+}
+
+trap '
+  for user in "${!others[@]}"; do
+    kill -- "-${others[$user]}" 2>/dev/null || true
+    cat "out/tests-as-$user.log"
+  done' EXIT
+
+# A whole run waits more than it computes, so what an ordinary user proves is shared by two accounts; neither sees the other.
+# The first begins with nothing but a fresh clone. The second has what is named here, and with it about half of the work.
+apart=(tests/browser tests/images tests/server tests/test_examples.py tests/test_guides.py)
+[ $# -eq 0 ] || apart=()
+run_beside jpa-tester "${apart[@]/#/--ignore=}" "$@"
+get_ready
+[ ${#apart[@]} -eq 0 ] || JPA_TEST_SHARE_IMAGE=yes run_beside jpa-tester-2 "${apart[@]}"
+
 status=0
 run_own_part "$@" || { status=$?; warn "the tests as root failed"; }
-wait "$other" || { status=$?; warn "the tests as jpa-tester failed"; }
+for user in "${!others[@]}"; do
+  wait "${others[$user]}" || { status=$?; warn "the tests as $user failed"; }
+done
 exit "$status"

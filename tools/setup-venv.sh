@@ -35,5 +35,5 @@ if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
   "$python" -m venv .venv
 fi
 say "installing jupyter-apptainer with its extras '$extras' into .venv"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$extras]"
+ask_pip .venv/bin/python install --quiet -e ".[$extras]"
 touch "${stamps[@]}"
