@@ -21,7 +21,8 @@ from jupyter_apptainer.errors import ApptainerError
 from jupyter_apptainer.kernels.spec import parse_container_spec, resolve_paths
 from jupyter_apptainer.places import find_places
 
-from .machine import count_cpus, describe_image, find_disturbances
+from .machine import count_cpus, describe_image
+from .options import add_machine, add_rounds, build_parser, refuse_disturbances, say
 from .report import Facts, build_rows, render_json, render_markdown, render_table, write_readme
 from .rounds import run_rounds
 from .timeline import make_kinds, render_page, render_timelines, run_timelines
@@ -46,20 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and report. Returns the exit status: 0 measured, 1 not measured, 2 wrong usage."""
     options = _parse_arguments(argv)
     logging.basicConfig(level=logging.ERROR)
-    disturbances = find_disturbances()
-    for line in disturbances:
-        _say(line)
-    if disturbances and not options.force:
-        _say("this machine is not quiet; end these, or measure all the same with --force")
-        return 1
+    disturbances = refuse_disturbances(is_forced=options.force)
     try:
         engine = get_engine(options.engine)
         subject = _find_subject(options.image)
         wanted = read_image_versions(engine, subject.image, subject.python)
     except ApptainerError as error:
-        _say(error.render())
+        say(error.render())
         return 1
-    _say(f"local counterpart of {Path(subject.image).name}: Python {wanted.minor}")
+    say(f"local counterpart of {Path(subject.image).name}: Python {wanted.minor}")
     twin = make_twin(wanted, find_places().cache)
     if options.timeline:
         _measure_timelines(options, engine, subject, twin, is_quiet=not disturbances)
@@ -73,7 +69,7 @@ def _measure(options: argparse.Namespace, engine: EngineInfo, subject: Subject, 
     with tempfile.TemporaryDirectory(prefix="jpa-benchmarks-") as folder:
         bare = find_bare_python(engine, subject.image, subject.python)
         ways = make_ways(Path(folder), engine, subject.config, subject.image, twin.python, bare)
-        samples = asyncio.run(run_rounds(ways, options.rounds, _say))
+        samples = asyncio.run(run_rounds(ways, options.rounds, say))
     rows = build_rows(samples)
     print(render_table(rows, facts))
     if options.json:
@@ -85,8 +81,8 @@ def _measure(options: argparse.Namespace, engine: EngineInfo, subject: Subject, 
 def _measure_timelines(
     options: argparse.Namespace, engine: EngineInfo, subject: Subject, twin: Twin, *, is_quiet: bool
 ) -> None:
-    with make_kinds(engine, subject.image, twin.python, _say) as kinds:
-        found = asyncio.run(run_timelines(kinds, options.rounds, _say))
+    with make_kinds(engine, subject.image, twin.python, say) as kinds:
+        found = asyncio.run(run_timelines(kinds, options.rounds, say))
     print(render_timelines(found))
     if options.write_readme:
         machine = f"{count_cpus()} processors{'' if is_quiet else ', busy with other things too'}"
@@ -98,12 +94,10 @@ def _measure_timelines(
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = build_parser("benchmarks", __doc__)
     parser.add_argument("--image", type=Path, help=f"a SIF or sandbox; default: the one of the kernel {STARTER_KERNEL}")
-    parser.add_argument("--engine", help="the apptainer or singularity program; default: the one that kernels use")
-    parser.add_argument("-n", "--rounds", type=int, default=15, help="how often everything is measured; default: 15")
-    parser.add_argument("--force", action="store_true", help="measure although the machine is busy")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every value that was measured")
+    add_rounds(parser)
+    add_machine(parser)
     parser.add_argument(
         "--timeline",
         action="store_true",
@@ -115,10 +109,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="renew the table in README.md; with --timeline the one in docs/explanation/where-the-time-goes.md",
     )
     parser.add_argument("--readme", type=Path, default=README, help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
-    if options.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    return options
+    return parser.parse_args(argv)
 
 
 def _find_subject(image: Path | None) -> Subject:
@@ -151,10 +142,6 @@ def _collect_facts(
         is_quiet=is_quiet,
         differences=tuple(twin.versions.name_differences(wanted)),
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,7 @@ python -m benchmarks.bridge --rounds 15
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -21,7 +19,9 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 
 from jupyter_apptainer.kernels.kernelspecs import PROVISIONER
-from jupyter_apptainer.places import find_places
+
+from .magics import open_shell
+from .options import add_image, add_rounds, build_parser
 
 # Milliseconds at most, the median of the differences.
 TARGET_MS = 15.0
@@ -31,9 +31,7 @@ TIMEOUT_S = 120.0
 def measure(image: Path, rounds: int) -> float:
     """Return the difference in milliseconds. Both ways in turns, so that what else the machine does strikes both."""
     line = f"--quiet exec '{image}' true"
-    shell = InteractiveShell.instance()
-    shell.run_line_magic("load_ext", "jupyter_apptainer")
-    with tempfile.TemporaryDirectory(prefix="jpa-bench-") as folder:
+    with open_shell() as shell, tempfile.TemporaryDirectory(prefix="jpa-bench-") as folder:
         manager = _build_manager(Path(folder), image)
         manager.start_kernel(cwd=folder)
         client = manager.client()
@@ -96,12 +94,9 @@ def _run(client: BlockingKernelClient, code: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print a line. Returns the exit status: 0 measured."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bridge", description=__doc__)
-    parser.add_argument(
-        "--image", type=Path, default=find_places(os.environ).images / "starter.sif", help="a SIF with ipykernel"
-    )
-    parser.add_argument("-n", "--rounds", type=int, default=15, help="how often it is measured; default: 15")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figure")
+    parser = build_parser("benchmarks.bridge", __doc__)
+    add_image(parser, "a SIF with ipykernel")
+    add_rounds(parser)
     options = parser.parse_args(argv)
     value = measure(options.image, options.rounds)
     verdict = "met" if value <= TARGET_MS else "missed"

@@ -29,7 +29,8 @@ from jupyter_apptainer.images.recipes.recipe import load_definition
 from jupyter_apptainer.images.starter import remove_build_folder
 from jupyter_apptainer.places import find_places
 
-from .machine import count_cpus, describe_image, find_disturbances
+from .machine import count_cpus, describe_image
+from .options import add_image, add_machine, add_rounds, build_parser, refuse_disturbances, say
 from .twin import read_image_versions
 from .ways import build_recipe_way, build_way, start
 
@@ -102,12 +103,7 @@ class Bench:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print a table. Returns the exit status: 0 measured, 1 not measured."""
     options = _parse_arguments(argv)
-    disturbances = find_disturbances()
-    for line in disturbances:
-        _say(line)
-    if disturbances and not options.force:
-        _say("this machine is not quiet; measure all the same with --force")
-        return 1
+    refuse_disturbances(is_forced=options.force)
     engine = get_engine(options.engine)
     python = read_image_versions(engine, str(options.image), "python3").minor
     folder = Path(tempfile.mkdtemp(prefix="jpa-builds-", dir="/var/tmp"))
@@ -131,7 +127,7 @@ def measure_builds(bench: Bench, folder: Path, rounds: int) -> dict[str, list[fl
     last = len(PACKAGES) - 1
     found: dict[str, list[float]] = {name: [] for name in ("plain", "first", "last", "middle", "changed first")}
     for number in range(rounds):
-        _say(f"round {number + 1} of {rounds}")
+        say(f"round {number + 1} of {rounds}")
         found["plain"].append(bench.build_plain(folder / "plain.sif"))
         found["first"].append(bench.build_ours(folder / "ours.sif", bench.write(), is_first=True))
         for name, changed in (("last", last), ("middle", last // 2), ("changed first", 0)):
@@ -182,20 +178,11 @@ def build_rows(samples: Mapping[str, Sequence[float]]) -> list[Row]:
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.builds", description=__doc__)
-    starter = find_places().images / "starter.sif"
-    parser.add_argument(
-        "--image", type=Path, default=starter, help="the base, with a Python; default: the starter image"
-    )
-    parser.add_argument("--engine", help="the apptainer program; default: the one that builds use")
-    parser.add_argument("-n", "--rounds", type=int, default=3, help="how often everything is built; default: 3")
-    parser.add_argument("--force", action="store_true", help="measure although the machine is busy")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every value that was measured")
+    parser = build_parser("benchmarks.builds", __doc__)
+    add_image(parser, "the base, with a Python")
+    add_rounds(parser, 3)
+    add_machine(parser)
     return parser.parse_args(argv)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

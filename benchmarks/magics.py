@@ -5,20 +5,21 @@ python -m benchmarks.magics --rounds 15
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 from jupyter_apptainer.engine.locate import get_engine, run_flags
-from jupyter_apptainer.places import find_places
+
+from .options import add_image, add_rounds, build_parser
 
 # Milliseconds at most, medians.
 TARGETS = {"exec": 30.0, "load": 100.0}
@@ -41,18 +42,30 @@ def measure(image: Path, rounds: int) -> dict[str, float]:
     return {"exec": _measure_exec(image, rounds), "load": _measure_load(rounds)}
 
 
+@contextmanager
+def open_shell() -> Iterator[InteractiveShell]:
+    """IPython in this process with our magics, or the one that is there already. It keeps no history."""
+    is_ours = not InteractiveShell.initialized()
+    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    try:
+        shell.run_line_magic("load_ext", "jupyter_apptainer")
+        yield shell
+    finally:
+        if is_ours:
+            InteractiveShell.clear_instance()
+
+
 def _measure_exec(image: Path, rounds: int) -> float:
     """The two ways in turns, so that what else the machine does strikes both."""
     engine = get_engine()
     argv = [engine.path, "exec", *run_flags(engine), str(image), "true"]
-    shell = InteractiveShell.instance()
-    shell.run_line_magic("load_ext", "jupyter_apptainer")
     line = f"--quiet exec '{image}' true"
-    shell.run_line_magic("apptainer", line)
     differences: list[float] = []
-    for _ in range(rounds):
-        plain = _time(lambda: subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=True))
-        differences.append(_time(lambda: shell.run_line_magic("apptainer", line)) - plain)
+    with open_shell() as shell:
+        shell.run_line_magic("apptainer", line)
+        for _ in range(rounds):
+            plain = _time(lambda: subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=True))
+            differences.append(_time(lambda: shell.run_line_magic("apptainer", line)) - plain)
     return 1000 * statistics.median(differences)
 
 
@@ -71,12 +84,9 @@ def _time(action: Callable[[], object]) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print a line for each figure. Returns the exit status: 0 measured."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.magics", description=__doc__)
-    parser.add_argument(
-        "--image", type=Path, default=find_places(os.environ).images / "starter.sif", help="a SIF or sandbox"
-    )
-    parser.add_argument("-n", "--rounds", type=int, default=15, help="how often everything is measured; default: 15")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    parser = build_parser("benchmarks.magics", __doc__)
+    add_image(parser)
+    add_rounds(parser)
     options = parser.parse_args(argv)
     figures = measure(options.image, options.rounds)
     for name, value in figures.items():

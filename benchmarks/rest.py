@@ -23,11 +23,11 @@ from pathlib import Path
 from tornado.httpclient import AsyncHTTPClient
 
 from jupyter_apptainer.engine.locate import get_engine
-from jupyter_apptainer.places import find_places
 from jupyter_apptainer.tasks.model import Task
 from jupyter_apptainer.tasks.store import iter_tasks
 
-from .machine import count_cpus, find_disturbances
+from .machine import count_cpus
+from .options import add_image, add_machine, build_parser, refuse_disturbances, say
 from .rest_meter import LOOP, PROCESSOR
 from .rest_world import BASE, TOKEN, BusyServer, Mark, World
 
@@ -99,7 +99,7 @@ async def ask_in_turns(server: BusyServer, paths: Sequence[str], rate: float, se
 def measure(world: World, options: argparse.Namespace) -> Mapping[str, list[Mark]]:
     """Return what the meter reads, idle and with the builds at work."""
     asyncio.run(world.start_instances(options.instances))
-    _say(f"{options.instances} instances run")
+    say(f"{options.instances} instances run")
     server = world.start_server(max(1, options.builds))
     found = {"idle": _measure_phase(server, _list_paths([]), options)}
     # Longer than is measured: unpacking, before their main step, is measured as well.
@@ -108,7 +108,7 @@ def measure(world: World, options: argparse.Namespace) -> Mapping[str, list[Mark
     found["builds"] = _measure_phase(server, _list_paths(tasks), options)
     active = sum(not task.is_over for task in iter_tasks(world.places))
     if active < options.builds:
-        _say(
+        say(
             f"only {active} of {options.builds} builds were still at work at the end: the figures are of less than was asked for"
         )
     return found
@@ -136,12 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print tables. Returns the exit status: 0 measured, 1 not measured."""
     options = _parse_arguments(argv)
     logging.basicConfig(level=logging.ERROR)
-    disturbances = find_disturbances()
-    for line in disturbances:
-        _say(line)
-    if disturbances and not options.force:
-        _say("this machine is not quiet; measure all the same with --force")
-        return 1
+    refuse_disturbances(is_forced=options.force)
     with (
         tempfile.TemporaryDirectory(prefix="jpa-rest-", dir="/var/tmp", ignore_cleanup_errors=True) as folder,
         World(Path(folder), get_engine(options.engine), options.image) as world,
@@ -166,25 +161,14 @@ def _report(found: Mapping[str, list[Mark]], options: argparse.Namespace) -> Non
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rest", description=__doc__)
-    parser.add_argument(
-        "--image",
-        type=Path,
-        default=find_places().images / "starter.sif",
-        help="a SIF with Python; default: the starter image",
-    )
-    parser.add_argument("--engine", help="the apptainer program; default: the one that kernels use")
+    parser = build_parser("benchmarks.rest", __doc__)
+    add_image(parser, "a SIF with Python")
+    add_machine(parser)
     parser.add_argument("--instances", type=int, default=50, help="how many run; default: 50")
     parser.add_argument("--builds", type=int, default=8, help="how many are at work at once; default: 8")
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second, all routes together; default: 20")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each phase is measured; default: 60")
-    parser.add_argument("--force", action="store_true", help="measure although the machine is busy")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     return parser.parse_args(argv)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from jupyter_apptainer.kernels.spares import pool
 from jupyter_apptainer.places import find_places
 
 from .copies import keep_copies, unpack, use_copies
-from .machine import count_cpus, describe_image, find_disturbances
+from .machine import count_cpus, describe_image
 from .measures import measure_start
+from .options import add_image, add_machine, add_rounds, build_parser, refuse_disturbances, say
 from .twin import make_twin, read_image_versions
 from .ways import TIMEOUT_S, Way, build_local_way, build_way, start, wait_reply
 
@@ -163,12 +164,7 @@ def _forget_pages(path: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print a table. Returns the exit status: 0 measured, 1 not measured."""
     options = _parse_arguments(argv)
-    disturbances = find_disturbances()
-    for line in disturbances:
-        _say(line)
-    if disturbances and not options.force:
-        _say("this machine is not quiet; measure all the same with --force")
-        return 1
+    refuse_disturbances(is_forced=options.force)
     engine = get_engine(options.engine)
     wanted = read_image_versions(engine, str(options.image), "python3")
     twin = make_twin(wanted, find_places().cache, PACKAGES)
@@ -188,28 +184,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _run(bench: Bench, rounds: int) -> None:
     await bench.warm_up()
     for number in range(rounds):
-        _say(f"round {number + 1} of {rounds}")
+        say(f"round {number + 1} of {rounds}")
         await bench.run()
-    _say("many at once")
+    say("many at once")
     await bench.run_many()
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.starts", description=__doc__)
-    starter = find_places().images / "starter.sif"
-    parser.add_argument(
-        "--image", type=Path, default=starter, help="with numpy and matplotlib; default: the starter image"
-    )
-    parser.add_argument("--engine", help="the apptainer program; default: the one that kernels use")
-    parser.add_argument("-n", "--rounds", type=int, default=15, help="how often a start is measured; default: 15")
+    parser = build_parser("benchmarks.starts", __doc__)
+    add_image(parser, "with numpy and matplotlib")
+    add_rounds(parser)
+    add_machine(parser)
     parser.add_argument("--many", type=int, default=MANY, help=f"how many are started at once; default: {MANY}")
-    parser.add_argument("--force", action="store_true", help="measure although the machine is busy")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every value that was measured")
     return parser.parse_args(argv)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":
