@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, TypeVar
 
 from ..errors import CommandTimeout, EngineNotFound
+from .cancel import Cancelled, find_cancellation
 from .command import Command, Completed, strip_ansi
 from .diagnose import diagnose
 from .output import Collector, OnText, Stream, open_pty
@@ -97,7 +98,7 @@ class Runner:
 
         Raises what `diagnose` finds in the output; CommandTimeout after `command.timeout_s` seconds; EngineNotFound where
         the program is not there.
-        KeyboardInterrupt goes through the stop ladder first.
+        KeyboardInterrupt goes through the stop ladder first, and so does `Cancellation.cancel`, which raises Cancelled.
         """
         return conclude(command, self.complete(command, on_text=on_text, use_pty=use_pty))
 
@@ -158,11 +159,16 @@ class Runner:
             if process.stdin is not None:
                 os.set_blocking(process.stdin.fileno(), False)
                 selector.register(process.stdin, selectors.EVENT_WRITE, "stdin")
-            while selector.get_map():
+            cancellation = find_cancellation()
+            if cancellation is not None:
+                selector.register(cancellation.descriptor, selectors.EVENT_READ, "cancelled")
+            while len(selector.get_map()) > (cancellation is not None):
                 left = _time_left(command, started)
                 if left is not None and left <= 0:
                     raise _DeadlinePassed
                 for key, _ in selector.select(left):
+                    if key.data == "cancelled":
+                        raise Cancelled(f"nobody waits any more for the command to {command.title}")
                     if key.data == "stdin":
                         # What it prints is read in turns with this: a program need not read all before it answers.
                         unsent = _write(key.fd, unsent)

@@ -22,6 +22,7 @@ from traitlets import Dict
 from traitlets.config import Config
 
 from ..config import ApptainerConfig, load_config
+from ..engine.cancel import Cancellation
 from ..errors import ApptainerError, ConnectionImpossible, SpecError
 from ..images.probe import is_python_command
 from ..instances.janitor import sweep
@@ -110,13 +111,16 @@ class ApptainerProvisioner(KernelProvisionerBase):
         if self.kernel is None:
             await self._attach()
         if self.kernel is None:
-            prepare = asyncio.to_thread(self._prepare, kwargs, extra, notebook, chosen, token)
-            preparing = asyncio.ensure_future(prepare)
+            cancellation = Cancellation()
+            with cancellation.covering():
+                prepare = asyncio.to_thread(self._prepare, kwargs, extra, notebook, chosen, token)
+                preparing = asyncio.ensure_future(prepare)
             try:
                 self._preparation = await asyncio.shield(preparing)
             except asyncio.CancelledError:
                 self._progress.abandon()
-                # The thread goes on; nobody takes what it brings.
+                # What it asks the image is ended; of anything else that the thread still does nobody takes the result.
+                cancellation.cancel()
                 preparing.add_done_callback(self._drop)
                 raise
             self._connect(self._preparation, encryption)

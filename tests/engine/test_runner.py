@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from jupyter_apptainer.engine import runner as runner_module
+from jupyter_apptainer.engine.cancel import Cancellation, Cancelled
 from jupyter_apptainer.engine.command import Command, Completed
 from jupyter_apptainer.engine.environment import build_engine_environment
 from jupyter_apptainer.engine.locate import EngineInfo
@@ -259,7 +260,9 @@ def test_where_interrupts_are_ignored_no_rung_is_spent_on_them(run: Run) -> None
 
 def test_a_background_job_that_ignores_interrupts_goes_too(run: Run, tmp_path: Path) -> None:
     script = f"sleep 300 & echo $! > {tmp_path}/pid; wait"
-    command = Command(("/bin/sh", "-c", script), dict(os.environ), lambda done: done, "wait", timeout_s=0.5)
+    command = Command(
+        ("/bin/sh", "-c", script), dict(os.environ), lambda done: done, "wait", timeout_s=0.5, patience_s=0.5
+    )
     with pytest.raises(CommandTimeout):
         run(command)
     assert wait_until_gone(int((tmp_path / "pid").read_text()))
@@ -316,6 +319,36 @@ def test_cancellation_ends_the_program(code: str, tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+def test_what_a_thread_waits_for_is_ended_by_whoever_gave_it_up() -> None:
+    """As a cancelled start does with what asks the image."""
+    pids: list[int] = []
+
+    async def main() -> None:
+        ready = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def on_text(_: str, text: str) -> None:
+            pids.append(int(text))
+            loop.call_soon_threadsafe(ready.set)
+
+        cancellation = Cancellation()
+        command = build("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
+        with cancellation.covering():
+            work = asyncio.ensure_future(asyncio.to_thread(Runner().run, command, on_text=on_text))
+        await ready.wait()
+        cancellation.cancel()
+        with pytest.raises(Cancelled, match="run a program"):
+            await work
+        # What comes after it in the same thread ends at once.
+        with cancellation.covering(), pytest.raises(Cancelled):
+            await asyncio.to_thread(Runner().run, command)
+        # Others go on, and nothing is left of it.
+        assert (await asyncio.to_thread(Runner().run, build("print(1)"))).stdout == "1\n"
+
+    asyncio.run(main())
+    assert not is_running(pids[0])
 
 
 def test_many_at_once_do_not_mix() -> None:
