@@ -20,7 +20,7 @@ from benchmarks.timeline import PHASES, Timeline, render_page, render_timelines
 from jupyter_apptainer.engine.locate import EngineInfo
 
 
-@pytest.mark.root  # the same for every user
+@pytest.mark.user  # the same for every user
 @pytest.mark.slow
 def test_one_round_fills_every_row(
     engine: EngineInfo, starter_image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -75,7 +75,7 @@ def test_the_image_is_described_by_its_compression(starter_image: Path, tmp_path
     assert describe_image(tmp_path) == "sandbox"
 
 
-@pytest.mark.root  # the same for every user
+@pytest.mark.user  # the same for every user
 @pytest.mark.slow
 def test_every_reading_route_is_measured_with_instances_and_builds(
     engine: EngineInfo, starter_image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -80,7 +80,10 @@ trap '
 
 # A whole run waits more than it computes, so what an ordinary user proves is shared by two accounts; neither sees the other.
 # The first begins with nothing but a fresh clone. The second has what is named here, and with it about half of the work.
-apart=(tests/browser tests/images tests/server tests/test_examples.py tests/test_guides.py)
+apart=(
+  tests/browser tests/images tests/server tests/test_benchmarks.py tests/test_examples.py tests/test_guides.py
+  tests/integration/test_languages.py tests/integration/test_lent.py
+)
 [ $# -eq 0 ] || apart=()
 run_beside jpa-tester "${apart[@]/#/--ignore=}" "$@"
 get_ready

@@ -42,7 +42,7 @@ From: {starter}
         install r-cran-irkernel >/dev/null
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.root]
+pytestmark = [pytest.mark.slow, pytest.mark.user]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tests.integration.conftest import TIMEOUT_S, RunningKernel, StartKernel
 from tests.integration.test_debugger import CELL, Debugger
 
 # The same for every user, and slow.
-pytestmark = pytest.mark.root
+pytestmark = pytest.mark.user
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
 NAME = "t-lent"
