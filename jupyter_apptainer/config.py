@@ -69,10 +69,18 @@ class ApptainerConfig(Configurable):
         `preload` loads. None is started where this machine has less than 1 GiB left. 0: none. Default: 0. Example: 1.""",
     ).tag(config=True)
 
+    spare_kernels = Int(
+        1,
+        min=0,
+        help="""How many kernels the process that forks them has ready, started but for the notebook's own: in a spare container, in an instance that
+        kernels share, and with `preload`, where a restart takes one. Each adds some 20 MB. None where this machine has less than 1 GiB left. 0: none.
+        Default: 1.""",
+    ).tag(config=True)
+
     spare_idle_s = Float(
         600.0,
         min=0.0,
-        help="""After how many seconds a spare container is ended that nobody has asked for. Default: 600.""",
+        help="""After how many seconds a spare container or kernel is ended that nobody has asked for. Default: 600.""",
     ).tag(config=True)
 
     fork_rest_s = Float(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
 # Of each kernel, and nothing that a library reads when it is loaded.
 OWN_NAMES = ("JPY_SESSION_NAME", "JUPYTER_APPTAINER_SOCK", "KERNEL_")
@@ -22,22 +23,23 @@ OWN_NAMES = ("JPY_SESSION_NAME", "JUPYTER_APPTAINER_SOCK", "KERNEL_")
 RECONNECT_S = 0.3
 
 
-def become(connection: socket.socket, request: dict[str, Any], names: list[str] | None) -> None:
-    """Turn a fork into a process as `exec instance://…` would have started it, and wait for the word to go."""
+def become(connection: socket.socket, request: dict[str, Any], names: list[str] | None) -> list[str]:
+    """Turn a fork into a process as `exec instance://…` would have started it, and wait for the word to go. Returns the command that it is to run."""
     os.setsid()
     adopt_environment(request["env"], request["cwd"], names)
     redirect(request["log"])
     os.chdir(request["cwd"])
-    if request["processors"]:
-        os.sched_setaffinity(0, request["processors"])
+    run_on(request["processors"])
     draw_seeds()
     if request["is_restart"]:
-        hold_first_cell(RECONNECT_S)
+        hold_first_cell()
     importlib.invalidate_caches()
     # Its sender's pid is seen by the receiver as the host counts. Where nobody answers, nobody wants this kernel any more.
     if not ask_leave(connection):
         os._exit(1)
     connection.close()
+    command: list[str] = request["argv"]
+    return command
 
 
 def ask_leave(connection: socket.socket) -> bool:
@@ -50,7 +52,7 @@ def ask_leave(connection: socket.socket) -> bool:
 
 
 def adopt_environment(env: dict[str, str], cwd: str, names: list[str] | None) -> None:
-    """Set what `exec` would have set."""
+    """Set what `exec` would have set. names: those of another kernel; None where the variables are this one's already."""
     if names is not None:
         for name in names:
             os.environ.pop(name, None)
@@ -62,6 +64,13 @@ def adopt_environment(env: dict[str, str], cwd: str, names: list[str] | None) ->
             os.environ[prefix + "_BIND"] = ""
     os.environ["PWD"] = cwd
     os.environ.pop("OLDPWD", None)
+
+
+def run_on(processors: list[int]) -> None:
+    """Have every thread of this process run there; empty: where it may already."""
+    if processors:
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), processors)
 
 
 def redirect(log: str) -> None:
@@ -77,24 +86,29 @@ def redirect(log: str) -> None:
     os.close(descriptor)
 
 
-def hold_first_cell(seconds: float) -> None:
+def hold_first_cell() -> Callable[[float], None]:
     """Have no cell run before clients listen again: those of the kernel before this one connect anew, each channel when it likes to.
 
     Else the output of a cell that is sent right after a restart would be lost. A kernel that is not forked takes longer than that by itself.
+    Called before there is a kernel. The time runs from when that is made; what is returned has it run from now on.
     """
     import inspect
 
+    until = 0.0
+
+    def hold(seconds: float) -> None:
+        nonlocal until
+        until = time.monotonic() + seconds
+
     kernelbase = sys.modules.get("ipykernel.kernelbase")
     if kernelbase is None or not inspect.iscoroutinefunction(kernelbase.Kernel.execute_request):
-        return
+        return hold
     begin, run = kernelbase.Kernel.__init__, kernelbase.Kernel.execute_request
-    until = 0.0
 
     @functools.wraps(begin)
     def initialize(*arguments: Any, **keywords: Any) -> None:
         # Its sockets listen since just now.
-        nonlocal until
-        until = time.monotonic() + seconds
+        hold(RECONNECT_S)
         begin(*arguments, **keywords)
 
     @functools.wraps(run)
@@ -105,6 +119,7 @@ def hold_first_cell(seconds: float) -> None:
 
     kernelbase.Kernel.__init__ = initialize
     kernelbase.Kernel.execute_request = execute_request
+    return hold
 
 
 def draw_seeds() -> None:

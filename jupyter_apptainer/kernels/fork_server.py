@@ -6,9 +6,10 @@ Python 3.8 and newer, standard library only. `forked.py` is the other side.
 
     python fork_server.py SOCKET SETTINGS [OPTION OF THE SHIM]... -m ipykernel_launcher -f FILE
 
-SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null, "bundle": FILE or null, "is_layered": …, "rest_s": seconds}. names: the
-variables that the request must agree with, where kernels with other variables share the container. bundle: see `module_bundle`. rest_s: so long after a
-fork, when no other has followed, the server leaves its process to a shell, which begins anew when the bell is rung (`SOCKET_bell`); 0: never.
+SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null, "bundle": FILE or null, "is_layered": …, "rest_s": seconds, "spares": {…} or
+null}. names: the variables that the request must agree with, where kernels with other variables share the container. bundle: see `module_bundle`.
+rest_s: so long after a fork, when no other has followed, the server leaves its process to a shell, which begins anew when the bell is rung
+(`SOCKET_bell`); 0: never. spares: see `fork_spares`; null: none.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +49,15 @@ def load(file: str) -> types.ModuleType:
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from . import fork_child, fork_modules, shim
 else:
     fork_child, fork_modules, shim = load("fork_child"), load("fork_modules"), load("shim")
 
 
 class Server:
-    """Waits for requests. `running`: the sockets on which the end of each kernel is awaited, by pid."""
+    """Waits for requests. `running`: the sockets on which the end of each kernel is awaited, by pid. `watching`: those of who waits for spares."""
 
     def __init__(self, path: str, settings: dict[str, Any], options: list[str]) -> None:
         self.bell = path + "_bell"
@@ -65,7 +69,10 @@ class Server:
         self.waiting: list[tuple[socket.socket, dict[str, Any]]] = []
         # None until everything is imported.
         self.stamps: dict[str, fork_modules.Stamp] | None = None
-        self.has_forked = self.is_resting = False
+        self.spares: Any = None
+        self.watching: list[socket.socket] = []
+        self.rests_at: float | None = None
+        self.is_resting = False
         resumed = os.environ.pop(RESUME, None)
         if resumed is None:
             self.listener = listen(path)
@@ -91,6 +98,10 @@ class Server:
         self.obstacle = fork_modules.find_obstacle()
         gc.freeze()
         gc.enable()
+        if self.settings["spares"] and not self.obstacle:
+            is_first = not self.running and not self.is_resting
+            folder = os.path.dirname(self.listener.getsockname())
+            self.spares = load("fork_spares").Spares(folder, self.settings["spares"], is_first=is_first)
         self.changing = fork_modules.find_changing(self.settings["is_layered"])
         self.stamps = fork_modules.take_stamps(self.changing)
 
@@ -99,8 +110,8 @@ class Server:
         path = self.settings["bundle"]
         return load("module_bundle").open_bundle(path, self.settings["is_layered"]) if path else None
 
-    def serve(self) -> tuple[socket.socket, dict[str, Any]]:
-        """Fork kernels for ever. Returns in each child, with the request and the socket of it."""
+    def serve(self) -> Callable[[], list[str]]:
+        """Fork kernels for ever. Returns in each child: a function that makes it what it shall be, and returns the command that it is to run."""
         # A child of the server before this one may have ended meanwhile.
         self.reap()
         while True:
@@ -109,15 +120,45 @@ class Server:
                     self.get_ready()
                 connection, request = self.waiting.pop(0)
                 if self.answer(connection, request):
-                    return connection, request
-            patience_s = self.settings["rest_s"] if self.has_forked else 0
-            ready, _, _ = select.select([self.listener.fileno(), self.wakeup], [], [], patience_s or None)
-            if not ready:
-                self.rest()
-            if self.wakeup in ready:
-                self.reap()
-            if self.listener.fileno() in ready:
-                self.accept()
+                    return lambda: fork_child.become(connection, request, self.names)
+            spare = self.spares.fork() if self.spares else None
+            if spare:
+                self.close()
+                return lambda: self.begin_spare(spare)
+            self.tell_watching()
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until there is something to do, and do it."""
+        times = [] if self.rests_at is None else [max(0.0, self.rests_at - time.monotonic())]
+        lines = []
+        if self.spares:
+            lines = self.spares.list_lines()
+            wait_s = self.spares.find_wait()
+            times += [] if wait_s is None else [wait_s]
+        ready, _, _ = select.select([self.listener, self.wakeup, *lines], [], [], min(times) if times else None)
+        if self.wakeup in ready:
+            self.reap()
+        if self.listener in ready:
+            self.accept()
+        if self.spares:
+            self.spares.look()
+        if not ready and self.rests_at is not None and self.rests_at <= time.monotonic():
+            self.rest()
+
+    def begin_spare(self, spare: Any) -> list[str]:
+        """Become a kernel that waits for who wants it."""
+        ahead = load("fork_spare").AheadKernel(spare.folder, spare.line, fork_child, is_single=self.names is None)
+        command: list[str] = ahead.begin(fork_modules, self.stamps, self.changing)
+        return command
+
+    def tell_watching(self) -> None:
+        """Tell those who wait for spares that there are all that there will be."""
+        if not self.spares or self.spares.is_settled:
+            for connection in self.watching:
+                send(connection, {"refused": "everything is ready"})
+                connection.close()
+            self.watching.clear()
 
     def accept(self) -> None:
         """Take one request. It is sent before anything else is done with the connection."""
@@ -136,12 +177,16 @@ class Server:
         if self.stamps != fork_modules.take_stamps(self.changing):
             self.waiting.insert(0, (connection, request))
             self.begin_anew()
+        if request["options"] is None:
+            self.watching.append(connection)
+            return False
         reason = self.obstacle or self.compare(request)
         if not send(connection, {"left_out": self.left_out, "refused": reason}) or reason:
             connection.close()
             return False
+        pid = self.spares.hand_over(connection, request) if self.spares else 0
         try:
-            pid = os.fork()
+            pid = pid or os.fork()
         except OSError as error:
             send(connection, {"refused": "a fork failed: " + str(error)})
             connection.close()
@@ -150,8 +195,15 @@ class Server:
             self.close()
             return True
         self.running[pid] = connection
-        self.has_forked = True
+        self.note_kernel()
         return False
+
+    def note_kernel(self) -> None:
+        """There is another one."""
+        rest_s = self.settings["rest_s"]
+        self.rests_at = time.monotonic() + rest_s if rest_s else None
+        if self.spares:
+            self.spares.note_kernel()
 
     def compare(self, request: dict[str, Any]) -> str:
         """Say in what the request differs from what was started: a library may have looked at it already."""
@@ -191,8 +243,10 @@ class Server:
         os.close(self.wakeup)
         os.close(self.wake)
         self.listener.close()
-        for connection in (*self.running.values(), *(connection for connection, _ in self.waiting)):
+        for connection in (*self.running.values(), *self.watching, *(connection for connection, _ in self.waiting)):
             connection.close()
+        if self.spares:
+            self.spares.close()
 
     # --- beginning anew: the same process with another program state, so that its children stay its children
 
@@ -215,6 +269,8 @@ class Server:
         # Not needed before.
         import tempfile
 
+        if self.spares:
+            self.spares.clear()
         state = {
             "is_resting": is_resting,
             # Of a shell, some would not come back.
@@ -288,9 +344,8 @@ def main() -> None:
     shim.install_finders()  # type: ignore[no-untyped-call]  # Python 2.7 has no annotations
     options = words[: len(words) - len(sys.argv) + 1]
     server = Server(path, settings, options)
-    connection, request = server.serve()
-    sys.argv[1:] = request["argv"]
-    fork_child.become(connection, request, server.names)
+    begin = server.serve()
+    sys.argv[1:] = begin()
     shim.run_program()  # type: ignore[no-untyped-call]  # as above
 
 

@@ -17,14 +17,34 @@ from .spec import ContainerSpec, find_shared_name
 SERVER = "fork_server.py"
 START_SCRIPT = "start.sh"
 # What lies in the folder that the instance binds, beside the shim.
-PROGRAM = (SERVER, "fork_modules.py", "fork_child.py", "module_bundle.py", START_SCRIPT)
+PROGRAM = (
+    SERVER,
+    "fork_modules.py",
+    "fork_child.py",
+    "fork_spares.py",
+    "fork_spare.py",
+    "module_bundle.py",
+    START_SCRIPT,
+)
 SOCKET = "fork"
 BELL = "_bell"
 LOG = "fork.log"
 BUNDLE = "modules"
+# After a start the machine is the user's for so long, before a spare kernel is made.
+SETTLE_S = 2.0
 # What the engine runs as the main process of an instance.
 _PLACE = "/.singularity.d/startscript"
 _LAUNCHER = ("-m", "ipykernel_launcher")
+
+
+@dataclass(frozen=True)
+class ForkLimits:
+    """What a server may keep. rest_s: when that of a single kernel gives back its memory, 0 for never. spare_kernels, spare_idle_s: how many kernels it has
+    ready for the next starts, and how long."""
+
+    rest_s: float = 0.0
+    spare_kernels: int = 0
+    spare_idle_s: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -53,13 +73,14 @@ def plan_fork_server(
     names: Sequence[str] | None,
     bundle: str | None,
     is_layered: bool,
-    rest_s: float,
+    limits: ForkLimits,
+    is_ahead: bool,
 ) -> ForkPlan | None:
     """Return the plan, or None where the kernel is not an ipykernel that the shim runs.
 
     bundle: the file of the image's probe. command: the kernel's, with the shim in it. folder: that the instance binds. names: the kernel's variables, where
     other kernels may come with others. is_layered: other
-    files than those of the image may be seen in their place. rest_s: when the server of a single kernel gives back its memory, 0 for never.
+    files than those of the image may be seen in their place. is_ahead: nobody has asked for a kernel yet.
     """
     if shim not in command:
         return None
@@ -67,24 +88,38 @@ def plan_fork_server(
     start = next((i for i in range(at, len(command)) if command[i : i + 2] == _LAUNCHER), None)
     if start is None:
         return None
+    argv = tuple(command[start:])
+    # Others will follow where kernels share it, and what was to be preloaded shall stay so.
+    is_kept = bool(spec.preload or find_shared_name(spec))
     socket, log = posixpath.join(folder, SOCKET), posixpath.join(folder, LOG)
     settings = {
         "preload": spec.preload,
         "names": None if names is None else sorted(names),
         "bundle": posixpath.join(folder, BUNDLE) if bundle else None,
         "is_layered": is_layered,
-        # Others will follow where kernels share it, and what was to be preloaded shall stay so.
-        "rest_s": 0 if spec.preload or find_shared_name(spec) else rest_s,
+        "rest_s": 0 if is_kept else limits.rest_s,
+        "spares": _plan_spares(argv, limits, is_kept=is_kept, is_ahead=is_ahead),
     }
     words = (*command[:at], posixpath.join(folder, SERVER), socket, json.dumps(settings), *command[at + 1 :])
     return ForkPlan(
         command=(log, *words),
         socket=socket,
         options=tuple(command[at + 1 : start]),
-        argv=tuple(command[start:]),
+        argv=argv,
         log=log,
         bundle=bundle,
     )
+
+
+def _plan_spares(
+    argv: tuple[str, ...], limits: ForkLimits, *, is_kept: bool, is_ahead: bool
+) -> dict[str, float] | None:
+    """Say how many kernels are ready, "before" the first one and "after" it; None: never any. A single kernel gets one for its start, but none for a restart."""
+    before, after = min(limits.spare_kernels, int(is_ahead)), limits.spare_kernels if is_kept else 0
+    # With other options ipykernel may be told to look at anything while it starts.
+    if not (before or after) or argv[:-1] != (*_LAUNCHER, "-f"):
+        return None
+    return {"before": before, "after": after, "settle_s": SETTLE_S, "idle_s": limits.spare_idle_s}
 
 
 def build_start_binds(plan: ForkPlan) -> tuple[Bind, ...]:

@@ -21,7 +21,7 @@ from ..engine.options import Bind, ContainerOptions, build_exec, build_instance_
 from ..errors import SpecError
 from ..images.probe import LENT_DIR, count_interpreter_words, is_python_command
 from .environment import EnvEntry, plan_environment
-from .forking import ForkPlan, build_start_binds, plan_fork_server
+from .forking import ForkLimits, ForkPlan, build_start_binds, plan_fork_server
 from .gpu import GpuPlan, plan_gpu
 from .resources import NO_LIMITS, UNKNOWN_HOST, Host, ResourcePlan, plan_resources
 from .spec import Bridge, ContainerSpec, OverlayWish, build_wish, find_shared_name
@@ -109,8 +109,8 @@ class LaunchContext:
     top of kernel.json. nvidia: what was found of a GPU. host: what limits can build on. extra_arguments: appended to the kernel's command.
     private_dir, scratch_dir: will be made for this kernel; instance_dir, entry_name: where kernels share an instance, the folder above private_dir, and the
     name of this one in the ledger. lent: a folder with an ipykernel for an image that has none.
-    fork_obstacle: why kernels cannot be forked; empty where they can. fork_rest_s: when the server that forks a single kernel gives back its
-    memory; 0: never. bundle: the code of what a start imports. is_sandbox: the image is a
+    fork_obstacle: why kernels cannot be forked; empty where they can. fork_limits: what the server that forks them may keep.
+    bundle: the code of what a start imports. is_sandbox: the image is a
     folder, and may change.
     is_ahead: the instance is started before it is known for which kernel.
     engine_config: the engine's configuration for containers with overlays, None for its own.
@@ -135,7 +135,7 @@ class LaunchContext:
     host: Host = UNKNOWN_HOST
     fakeroot: bool = False
     fork_obstacle: str = "nobody has looked whether they can be"
-    fork_rest_s: float = 0.0
+    fork_limits: ForkLimits = field(default_factory=ForkLimits)
     bundle: str | None = None
     is_sandbox: bool = False
     is_ahead: bool = False
@@ -223,7 +223,9 @@ def _plan_fork_server(
     folder = context.instance_dir or context.private_dir
     is_layered = bool(spec.overlays or spec.binds or spec.extra_flags) or context.is_sandbox
     names = [entry.name for entry in env] if find_shared_name(spec) or context.is_ahead else None
-    return plan_fork_server(spec, command, shim, folder, names, context.bundle, is_layered, context.fork_rest_s)
+    return plan_fork_server(
+        spec, command, shim, folder, names, context.bundle, is_layered, context.fork_limits, context.is_ahead
+    )
 
 
 def _plan_options(

@@ -28,7 +28,7 @@ from ..images.identity import check_image
 from ..images.probe import ImageProbe
 from ..instances.start import EngineFolders, find_engine_folders
 from ..places import Places, find_places
-from .forking import find_obstacle
+from .forking import ForkLimits, find_obstacle
 from .layers import Setting
 from .lent import load_known, needs_ipykernel, probe_kernel
 from .limits import has_memory_to_spare, look_at_host
@@ -133,7 +133,7 @@ def prepare_launch(
         nvidia=find_nvidia() if spec.nv is not False else NO_NVIDIA,
         host=look_at_host(spec.resources, engine, environ),
         fork_obstacle=find_obstacle(spec, probe, is_wanted=settings.fork_kernels, has_memory=has_memory_to_spare()),
-        fork_rest_s=settings.fork_rest_s,
+        fork_limits=ForkLimits(settings.fork_rest_s, settings.spare_kernels, settings.spare_idle_s),
         bundle=probe.bundle if probe else None,
         is_sandbox=os.path.isdir(spec.image),
         engine_config=find_quick_config(engine, places, is_dry=is_dry) if overlays.spec.overlays else None,

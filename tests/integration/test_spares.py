@@ -16,6 +16,7 @@ from jupyter_client.multikernelmanager import MultiKernelManager
 from traitlets.config import Config
 
 from jupyter_apptainer.instances.model import SPARE_PREFIX
+from jupyter_apptainer.instances.process import read_children
 from jupyter_apptainer.kernels import spares
 from jupyter_apptainer.kernels.plan import build_launch_plan
 from jupyter_apptainer.kernels.running import iter_running, stop_running
@@ -42,6 +43,12 @@ def make_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeManager]:
     pool.clear(TIMEOUT_S)
 
 
+def find_pid(kernel: RunningKernel) -> int:
+    assert kernel.provisioner.kernel is not None
+    assert kernel.provisioner.kernel.process is not None
+    return kernel.provisioner.kernel.process.pid
+
+
 def find_entry(kernel: RunningKernel) -> str:
     assert kernel.provisioner.kernel is not None
     return kernel.provisioner.kernel.plan.entry_name
@@ -55,6 +62,9 @@ def test_the_next_kernel_of_the_same_kind_runs_in_the_spare(
     first = start_kernel(config, env={"JPY_SESSION_NAME": "/one.ipynb"}, manager=make_manager())
     assert pool.wait_ready(TIMEOUT_S)
     (spare,) = [entry for entry in list_entries(places) if entry.is_spare]
+    assert spare.instance is not None
+    (server,) = read_children(spare.instance.init.pid)
+    (waiting_kernel,) = read_children(server)
     assert [row.instance for row in iter_running(places)] == [find_entry(first)]
 
     # Its own notebook, in a folder below.
@@ -63,6 +73,8 @@ def test_the_next_kernel_of_the_same_kind_runs_in_the_spare(
         name=name, env={"JPY_SESSION_NAME": "/two.ipynb"}, cwd=tmp_path / "sub", manager=make_manager()
     )
     assert find_entry(second) == spare.name
+    # The kernel itself was there before it was asked for.
+    assert find_pid(second) == waiting_kernel
     (row,) = [row for row in iter_running(places) if row.instance == spare.name]
     assert (row.kernel_id, row.label, row.state) == (second.manager.kernel_id, "/two.ipynb", "running")
     facts, own = read_facts(second), read_facts(first)
