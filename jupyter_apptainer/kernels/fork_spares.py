@@ -188,7 +188,7 @@ def has_ended(spare: Spare) -> bool:
 def has_memory() -> bool:
     """Say whether this machine has memory for what only saves time."""
     try:
-        with open("/proc/meminfo", encoding="ascii") as stream:
+        with open("/proc/meminfo", encoding="utf-8") as stream:
             for text in stream:
                 if text.startswith("MemAvailable:"):
                     return int(text.split()[1]) * 1024 >= RESERVE_BYTES
@@ -200,7 +200,7 @@ def has_memory() -> bool:
 def is_busy() -> bool:
     """Say whether more programs want to run than there are processors, beside this one."""
     try:
-        with open("/proc/loadavg", encoding="ascii") as stream:
+        with open("/proc/loadavg", encoding="utf-8") as stream:
             running = int(stream.read().split()[3].split("/")[0])
     except OSError:
         return False
