@@ -12,8 +12,8 @@ from typing import Literal
 
 from ..errors import EngineOutputError, SpecError
 from .command import Command, Completed, returns_nothing
+from .fuse_programs import CONFIG_VARIABLE
 from .locate import EngineInfo, build_flags, build_wrapper, run_flags
-from .overlayfs import CONFIG_VARIABLE
 
 BindMode = Literal["rw", "ro"]
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..engine.command import REDACTED, redact_argv
-from ..engine.overlayfs import CONFIG_VARIABLE
+from ..engine.fuse_programs import CONFIG_VARIABLE
 from .forking import BUNDLE, PROGRAM
 from .layers import Setting
 from .plan import SHIM, LaunchPlan, PlannedFile
@@ -105,7 +105,7 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
     yield ""
     yield "# The container. It stays while kernels in it come and go."
     if plan.options.config_file:
-        why = "the engine's own configuration, and a quicker start of fuse-overlayfs"
+        why = "the engine's own configuration, and FUSE programs that are quicker and take less memory"
         yield f"export {CONFIG_VARIABLE}={shlex.quote(plan.options.config_file)}  # {why}"
     yield _render_command(plan.instance_argv)
     yield ""

@@ -113,7 +113,7 @@ class LaunchContext:
     bundle: the code of what a start imports. is_sandbox: the image is a
     folder, and may change.
     is_ahead: the instance is started before it is known for which kernel.
-    engine_config: the engine's configuration for containers with overlays, None for its own.
+    engine_config: the engine's configuration, None for its own.
     unpacked: an unpacked copy of the image to start from; unpacked_note: why, or why not.
     fakeroot: the writable overlay needs it. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
@@ -248,7 +248,7 @@ def _plan_options(
         cpus=limits.cpus,
         pids=limits.pids,
         extra=spec.extra_flags,
-        config_file=context.engine_config if overlays or needs_tmpfs else None,
+        config_file=context.engine_config,
     )
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..config import ApptainerConfig
+from ..engine.fuse_programs import find_config
 from ..engine.host.gpu import NO_NVIDIA, find_nvidia
 from ..engine.locate import EngineInfo, get_engine
-from ..engine.overlayfs import find_quick_config
 from ..engine.step import OnProgress
 from ..errors import (
     ApptainerError,
@@ -136,7 +136,7 @@ def prepare_launch(
         fork_limits=ForkLimits(settings.fork_rest_s, settings.spare_kernels, settings.spare_idle_s),
         bundle=probe.bundle if probe else None,
         is_sandbox=os.path.isdir(spec.image),
-        engine_config=find_quick_config(engine, places, is_dry=is_dry) if overlays.spec.overlays else None,
+        engine_config=find_config(engine, places, is_dry=is_dry),
         unpacked=root.tree,
         unpacked_note=root.note,
         fakeroot=overlays.mode == "fakeroot",

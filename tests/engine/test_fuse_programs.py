@@ -1,4 +1,4 @@
-"""The engine's configuration with a quicker fuse-overlayfs: the engine's own in all else, and only where it can be used."""
+"""The engine's configuration with quicker and smaller FUSE programs: the engine's own in all else, and only where it can be used."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from jupyter_apptainer.engine.companions import find_companion
+from jupyter_apptainer.engine.fuse_programs import SCRIPTS, add_search_folder, find_config
 from jupyter_apptainer.engine.locate import EngineInfo
-from jupyter_apptainer.engine.overlayfs import PROGRAM, add_search_folder, find_quick_config
 from jupyter_apptainer.places import Places
 
 
@@ -43,27 +43,30 @@ def test_what_could_not_be_found_is_not_written(config: str, folder: str) -> Non
 
 def test_the_configuration_is_made_once_and_its_program_is_the_engines(engine: EngineInfo, places: Places) -> None:
     engine = replace(engine, setuid=False)
-    assert find_quick_config(engine, places, is_dry=True) is None
-    assert not (places.cache / "overlayfs").exists()
-    config = find_quick_config(engine, places)
+    assert find_config(engine, places, is_dry=True) is None
+    assert not (places.cache / "fuse").exists()
+    config = find_config(engine, places)
     assert config is not None
     written = Path(config).stat().st_mtime_ns
-    assert find_quick_config(engine, places) == find_quick_config(engine, places, is_dry=True) == config
+    assert find_config(engine, places) == find_config(engine, places, is_dry=True) == config
     assert Path(config).stat().st_mtime_ns == written
-    program = find_companion(engine, PROGRAM)
-    assert program is not None
-    asked = [
-        subprocess.run([name, "--version"], capture_output=True, text=True, check=False).stdout
-        for name in (program, Path(config).with_name(PROGRAM))
-    ]
-    assert asked[0] == asked[1]
-    assert PROGRAM in asked[0]
+    for name in SCRIPTS:
+        program = find_companion(engine, name)
+        assert program is not None
+        asked = [
+            subprocess.run(
+                [path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            )
+            for path in (program, Path(config).with_name(name))
+        ]
+        assert asked[0].stdout.splitlines()[:1] == asked[1].stdout.splitlines()[:1]
+        assert name.removesuffix("_ll") in asked[0].stdout
 
 
 def test_an_engine_that_takes_none_gets_none(engine: EngineInfo, places: Places, tmp_path: Path) -> None:
-    assert find_quick_config(replace(engine, setuid=True), places) is None
-    assert find_quick_config(replace(engine, config_file=str(tmp_path / "none")), places) is None
-    assert find_quick_config(replace(engine, flavour="singularity-ce"), places) is None
+    assert find_config(replace(engine, setuid=True), places) is None
+    assert find_config(replace(engine, config_file=str(tmp_path / "none")), places) is None
+    assert find_config(replace(engine, flavour="singularity-ce"), places) is None
     # A folder in which nothing can be made.
     (tmp_path / "file").touch()
-    assert find_quick_config(replace(engine, setuid=False), replace(places, cache=tmp_path / "file")) is None
+    assert find_config(replace(engine, setuid=False), replace(places, cache=tmp_path / "file")) is None
