@@ -87,12 +87,13 @@ def test_import_is_light() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-def test_help_is_light() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["kernel", "--help"]], ids=" ".join)
+def test_help_is_light(words: list[str]) -> None:
     code = (
         "import sys\nfrom jupyter_apptainer.cli.main import main\n"
-        "sys.argv = ['jupyter-apptainer', '--help']\n"
+        f"sys.argv = ['jupyter-apptainer', *{words}]\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "print([name for name in ('IPython', 'jupyter_client', 'tornado', 'traitlets', 'zmq') if name in sys.modules])"
+        "print([name for name in ('IPython', 'asyncio', 'jupyter_client', 'tornado', 'traitlets', 'zmq') if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.splitlines()[-1] == "[]"

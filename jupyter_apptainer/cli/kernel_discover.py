@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..config import ApptainerConfig, load_config
 from ..engine.locate import get_engine
@@ -24,38 +23,14 @@ from ..kernels.prepare import check_request
 from ..kernels.spec import ContainerSpec, parse_container_spec, resolve_paths
 from ..kernels.templates import KernelTemplate, read_image_kernelspecs
 from ..places import find_places
-from .container_options import add_container_options, build_config
+from .container_options import build_config
 from .kernel_sources import make_source, print_remarks
-from .kernel_write import add_scope_options, write_kernel
+from .kernel_write import write_kernel
 from .output import make_printable, print_json, print_note, print_table
-from .verbs import add_verb
 
 
-def add_discover_parser(commands: Any) -> None:
-    """Add `kernel discover`."""
-    parser = add_verb(
-        commands,
-        "kernel",
-        "discover",
-        "the kernels that an image brings along, of any language; --add makes container kernels of them",
-        "discover ~/images/r.sif",
-        "discover ~/images/r.sif --add",
-        "discover ~/images/lab.sif --add ir bash --nv false",
-    )
-    parser.add_argument("image", metavar="IMAGE", help="a .sif file or a sandbox folder")
-    parser.add_argument(
-        "--add",
-        nargs="*",
-        metavar="NAME",
-        help="add these kernels, by either of their names; without a name all of them",
-    )
-    add_container_options(parser)
-    add_scope_options(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(func=_discover)
-
-
-def _discover(arguments: argparse.Namespace) -> int:
+def discover_kernels(arguments: argparse.Namespace) -> int:
+    """Print the kernels of an image, or make container kernels of them."""
     if arguments.command is not None:
         raise SpecError(
             "--command: each kernel of the image has its own", hint="use `kernel add NAME IMAGE --command …`"

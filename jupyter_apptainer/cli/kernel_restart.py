@@ -5,48 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import asdict
-from typing import Any
 
 from ..config import ApptainerConfig, load_config
 from ..kernels.change import Change, change_kernel
 from ..kernels.describe import hide_secrets
-from ..kernels.fields import FIELDS
 from ..places import find_places
-from .container_options import add_container_options, build_config
+from .container_options import build_config
 from .output import print_json, print_note
-from .verbs import add_verb
 
 
-def add_restart_verb(commands: Any) -> None:
-    """Add the verb to `kernel`."""
-    parser = add_verb(
-        commands,
-        "kernel",
-        "restart",
-        "start a running kernel in a new container, with other settings that its notebook keeps; its variables are lost",
-        "restart 1f3c9a02 --image torch.sif --nv true",
-        "restart analysis.ipynb --bind data --later",
-        "restart analysis.ipynb --unset binds",
-    )
-    parser.add_argument("kernel", metavar="KERNEL", help="beginning of its id, or its notebook or instance")
-    parser.add_argument("--image", metavar="IMAGE", help="another image, among those that your notebooks may choose")
-    add_container_options(parser)
-    parser.add_argument(
-        "--unset",
-        action="append",
-        default=[],
-        choices=[*FIELDS],
-        metavar="FIELD",
-        help="forget a setting of the notebook",
-    )
-    parser.add_argument(
-        "--later", action="store_true", help="change the notebook only; the next start has the settings"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(func=_restart)
-
-
-def _restart(arguments: argparse.Namespace) -> int:
+def restart_kernel(arguments: argparse.Namespace) -> int:
+    """Start a running kernel anew with other settings."""
     change = change_kernel(
         find_places(),
         arguments.kernel,

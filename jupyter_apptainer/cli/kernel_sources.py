@@ -40,25 +40,6 @@ class Source:
     remarks: Remarks = field(default_factory=Remarks)
 
 
-def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options; they exclude each other."""
-    group = parser.add_argument_group("from what you have")
-    sources = group.add_mutually_exclusive_group()
-    sources.add_argument(
-        "--like", metavar="KERNEL", help="take command, variables and logos of an installed kernel, as ir or bash"
-    )
-    sources.add_argument(
-        "--from-command",
-        metavar="LINE",
-        help="a line with `apptainer exec` or the like, in one pair of quotes; - reads it",
-    )
-    sources.add_argument("--from-script", metavar="FILE", help="a batch or shell script with such a line")
-    group.add_argument(
-        "--force", action="store_true", help="add the kernel although mistakes would change what was meant"
-    )
-    group.add_argument("-n", "--dry-run", action="store_true", help="show settings and mistakes, add nothing")
-
-
 def load_source(arguments: argparse.Namespace, given: frozenset[str]) -> Source:
     """Read what was named. given: fields of the configuration that the command line sets itself."""
     if arguments.like is not None:

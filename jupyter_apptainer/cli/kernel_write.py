@@ -18,20 +18,6 @@ from .output import print_note
 from .progress import show_progress
 
 
-def add_scope_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where the kernelspec goes, and whether it may replace another."""
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument(
-        "--user", dest="scope", action="store_const", const="user", default="user", help="for your account (default)"
-    )
-    place.add_argument(
-        "--sys-prefix", dest="scope", action="store_const", const="sys-prefix", help="for this Python environment"
-    )
-    place.add_argument("--prefix", dest="scope", metavar="DIR", type=Path, help="below DIR/share/jupyter/kernels")
-    parser.add_argument("--replace", action="store_true", help="overwrite a container kernel of this name")
-    parser.add_argument("--no-check", action="store_true", help="do not look whether the image can run the kernel")
-
-
 def merge_config(source: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
     """Return the source's settings with those of the command line, which come first; variables of both count."""
     merged = {**source, **given}

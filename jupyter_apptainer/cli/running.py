@@ -6,43 +6,18 @@ import argparse
 import os
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
 
 from ..kernels.fields import format_persist
 from ..kernels.running import RunningKernel, iter_running, stop_running
 from ..places import find_places
 from .output import print_json, print_note, print_table
-from .verbs import add_verb
 
 _MIB = 1024 * 1024
 _HEADINGS = ("KERNEL", "STATE", "SINCE", "MEMORY", "PID", "SERVER", "PERSIST", "KERNELSPEC", "NOTEBOOK")
 
 
-def add_running_verbs(commands: Any) -> None:
-    """Add the two verbs to `kernel`."""
-    ps = add_verb(
-        commands,
-        "kernel",
-        "ps",
-        "kernels that run on this host: notebook, memory, server, and how long they may go on without one",
-        "ps",
-        "ps --json",
-    )
-    ps.add_argument("--json", action="store_true", help="print JSON; with connection files, for `jupyter console`")
-    ps.set_defaults(func=_list)
-    stop = add_verb(
-        commands,
-        "kernel",
-        "stop",
-        "end running kernels; the Jupyter server that has one is asked to shut it down",
-        "stop 1f3c9a02",
-        "stop 'analysis*.ipynb'",
-    )
-    stop.add_argument("names", nargs="+", metavar="KERNEL", help="beginning of its id, or its notebook or instance")
-    stop.set_defaults(func=_stop)
-
-
-def _list(arguments: argparse.Namespace) -> int:
+def list_running(arguments: argparse.Namespace) -> int:
+    """Print the kernels that run on this host."""
     kernels = list(iter_running(find_places()))
     if arguments.json:
         print_json([asdict(kernel) | {"persist": format_persist(kernel.persist)} for kernel in kernels])
@@ -79,7 +54,8 @@ def _describe_lease(kernel: RunningKernel) -> str:
     return f"{max(0.0, kernel.lease_left_s) / 60:.0f} min left"
 
 
-def _stop(arguments: argparse.Namespace) -> int:
+def stop_kernels(arguments: argparse.Namespace) -> int:
+    """End running kernels."""
     ok = True
     for pattern in arguments.names:
         for entry, is_ended in stop_running(find_places(), pattern):

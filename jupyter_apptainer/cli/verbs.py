@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -37,3 +38,13 @@ def add_verb(commands: Any, group: str, name: str, text: str, *examples: str) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
+
+
+def defer(module: str, name: str) -> Callable[[argparse.Namespace], int]:
+    """Return a command that is a function of a module beside this one, which is loaded when it runs."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        code: int = getattr(importlib.import_module(f"{__package__}.{module}"), name)(arguments)
+        return code
+
+    return run

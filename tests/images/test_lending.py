@@ -18,7 +18,7 @@ from jupyter_apptainer.places import Places
 from tests.images.test_wheels import add_wheel
 
 # The same for every user.
-pytestmark = pytest.mark.root
+pytestmark = pytest.mark.user
 
 COMMAND = ("python", "-I", "-S", "-m", "ipykernel_launcher", "-f", "{connection_file}")
 

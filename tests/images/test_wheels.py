@@ -21,7 +21,7 @@ from jupyter_apptainer.images.wheels import (
 )
 
 # The same for every user.
-pytestmark = pytest.mark.root
+pytestmark = pytest.mark.user
 
 OLD = Target("3.9.2", "cp39", "glibc2.31", "x86_64")
 NEW = Target("3.99.1", "cp399", "glibc2.99", "x86_64")

@@ -16,7 +16,7 @@ from jupyter_apptainer.places import Places
 from tests.integration.conftest import RunningKernel, StartKernel, remove_overlay
 
 # A big image, and nothing in it depends on who runs it.
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.user, pytest.mark.slow, pytest.mark.timeout(900)]
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks/how-a-model-learns.ipynb"
 REQUIREMENTS = "torch==2.13.0\nfastai\nipywidgets\nmatplotlib\n"

@@ -31,7 +31,7 @@ from tests.integration.server import Channels, Server
 from tests.kernels.test_settle import HOSTILE
 
 # The same for every user, and slow.
-pytestmark = pytest.mark.root
+pytestmark = pytest.mark.user
 
 # A kernel that sees little, so that a notebook could widen it; one whose image does not exist, so that a notebook must choose.
 NARROW = "narrow"

@@ -12,7 +12,7 @@ from jupyter_apptainer.magics import services as services_module
 from tests.magics.conftest import Session
 
 # The same for every user.
-pytestmark = pytest.mark.root
+pytestmark = pytest.mark.user
 
 PREFIX = f"magics-t{os.getpid()}"
 
