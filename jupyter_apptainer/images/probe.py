@@ -36,7 +36,7 @@ PROBE_TIMEOUT_S = 120.0
 # Where a container sees the packages that are lent to it: beside the engine's own /.singularity.d.
 LENT_DIR = "/.jupyter-apptainer/ipykernel"
 
-_FORMAT = 5
+_FORMAT = 6
 _BUNDLE = "modules"
 # Of some 11 MB each. An image whose bundle is gone is asked again.
 _MAX_BUNDLES = 20
@@ -64,7 +64,7 @@ class ImageProbe:
     Pythons than CPython. packages: what is installed, asked for only where there is no ipykernel. lent: the folder of
     the host with the ipykernel that is lent to this image; None where it has its own, or none. is_start_free: an
     instance of the image runs nothing of its own when it starts, so that something of ours can take that place. bundle: a file of
-    the host with the code of what a start imports.
+    the host with the code of what a start imports. plain_folders: where it comes from, without folders that are reached through links.
     """
 
     program: str
@@ -82,6 +82,7 @@ class ImageProbe:
     packages: Mapping[str, str] = field(default_factory=dict)
     lent: str | None = None
     start_files: tuple[str, ...] = ()
+    plain_folders: tuple[str, ...] = ()
     is_start_free: bool = False
     bundle: str | None = None
     duration_s: float = 0.0
@@ -187,7 +188,7 @@ def load_known_probes(places: Places) -> dict[str, ImageProbe]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if image not in found or rank > found[image][0]:
-            found[image] = rank, ImageProbe(**{**values, "start_files": tuple(values["start_files"])})
+            found[image] = rank, _build(values)
     return {image: probe for image, (_, probe) in found.items()}
 
 
@@ -271,10 +272,15 @@ def _parse_answer(answer: str, duration_s: float) -> tuple[ImageProbe, list[str]
     try:
         record = json.loads(answer.split("\n", 1)[0])
         folders = record.pop("folders")
-        record["start_files"] = tuple(record["start_files"])
-        return ImageProbe(program=record["python"], duration_s=duration_s, **record), folders
+        return _build({**record, "program": record["python"], "duration_s": duration_s}), folders
     except (ValueError, KeyError, TypeError) as error:
         raise LaunchError(f"unexpected answer of the probe: {error}", hint="please report this") from error
+
+
+def _build(values: Mapping[str, Any]) -> ImageProbe:
+    """Make a probe of what JSON gave: its lists are tuples."""
+    lists = {name: tuple(values[name]) for name in ("start_files", "plain_folders")}
+    return ImageProbe(**{**values, **lists})
 
 
 def _version_tuple(text: str) -> tuple[int, ...]:
@@ -295,7 +301,7 @@ def _load(
         probe = {field.name: record["probe"][field.name] for field in fields(ImageProbe)}
         if probe["bundle"] and not os.path.isfile(probe["bundle"]):
             return None
-        return ImageProbe(**{**probe, "start_files": tuple(probe["start_files"])})
+        return _build(probe)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

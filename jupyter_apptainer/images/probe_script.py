@@ -122,12 +122,14 @@ def list_packages():
 
 
 def write_bundle(target, path):
-    # The code of all modules that are loaded now, in one file: 8 bytes for the length of the head, head, codes.
+    # The code of all modules that are loaded now, in one file: 8 bytes for the length of the head, head, codes. Returns their
+    # folders, but for those that are reached through links, or have links in them.
     import importlib.util
     import marshal
     from importlib.machinery import SourceFileLoader
 
     entries, codes, offset = {}, [], 0
+    folders_with, folders_without = set(), set()
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         if spec is None or spec.name != name or type(spec.loader) is not SourceFileLoader:
@@ -141,11 +143,16 @@ def write_bundle(target, path):
         entries[name] = (spec.origin, spec.cached, folders, status.st_size, status.st_mtime, offset, len(code))
         codes.append(code)
         offset += len(code)
-    head = marshal.dumps((importlib.util.MAGIC_NUMBER, path, entries))
+        (folders_without if os.path.realpath(spec.origin) == spec.origin else folders_with).add(
+            os.path.dirname(spec.origin)
+        )
+    plain = sorted(folders_without - folders_with)
+    head = marshal.dumps((importlib.util.MAGIC_NUMBER, path, entries, frozenset(plain)))
     with open(target, "wb") as stream:
         stream.write(len(head).to_bytes(8, "little") + head)
         for code in codes:
             stream.write(code)
+    return plain
 
 
 def is_start_free():
@@ -167,11 +174,12 @@ def probe():
     mapped = list_mapped()
     problem = find_problem()
     has_ipykernel = problem is not None or "ipykernel" in sys.modules
+    plain = []
     if has_ipykernel and problem is None:
         for name in START_MODULES:
             try_import(name)
         if os.environ.get("JPA_BUNDLE") and sys.version_info >= (3, 8):
-            write_bundle(os.environ["JPA_BUNDLE"], path)
+            plain = write_bundle(os.environ["JPA_BUNDLE"], path)
     return {
         "python": sys.executable,
         "python_version": "%d.%d.%d" % sys.version_info[:3],  # noqa: UP031
@@ -186,6 +194,7 @@ def probe():
         "machine": platform.machine(),
         "packages": {} if has_ipykernel else list_packages(),
         "start_files": keep_files(mapped + list_module_files() + list_mapped()) if has_ipykernel else [],
+        "plain_folders": plain,
         "is_start_free": is_start_free(),
         "folders": [path for path in sys.path if os.path.isdir(path)],
     }

@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     Stamp = tuple[int, int, int] | None
 
@@ -118,12 +118,14 @@ def can_change(folder: str, changing: tuple[str, ...]) -> bool:
     return "/" in changing or (os.path.realpath(folder) + "/").startswith(changing)
 
 
-def take_stamps(changing: tuple[str, ...]) -> dict[str, Stamp]:
-    """Note which state of the files has been imported, and of those that change the search for modules."""
+def take_stamps(changing: tuple[str, ...], known: Mapping[str, tuple[int, float]]) -> dict[str, Stamp]:
+    """Note which state of the files has been imported, and of those that change the search for modules. known: of these it is known."""
     found: dict[str, Stamp] = {}
     for module in list(sys.modules.values()):
         origin = getattr(getattr(module, "__spec__", None), "origin", None)
-        if isinstance(origin, str) and origin.startswith("/") and can_change(os.path.dirname(origin), changing):
+        if not isinstance(origin, str) or not origin.startswith("/") or origin in known:
+            continue
+        if can_change(os.path.dirname(origin), changing):
             found[origin] = stamp(origin)
     for folder in sys.path:
         if not can_change(folder, changing):
@@ -146,3 +148,15 @@ def stamp(path: str) -> Stamp:
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def have_changed(known: Mapping[str, tuple[int, float]]) -> bool:
+    """Say whether a file has no longer the size and the time that it had. known: both, by path."""
+    for path, before in known.items():
+        try:
+            status = os.stat(path)
+        except OSError:
+            return True
+        if (status.st_size, status.st_mtime) != before:
+            return True
+    return False

@@ -6,8 +6,8 @@ Python 3.8 and newer, standard library only. `forked.py` is the other side.
 
     python fork_server.py SOCKET SETTINGS [OPTION OF THE SHIM]... -m ipykernel_launcher -f FILE
 
-SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null, "bundle": FILE or null, "is_layered": …, "rest_s": seconds, "spares": {…} or
-null}. names: the variables that the request must agree with, where kernels with other variables share the container. bundle: see `module_bundle`.
+SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null, "bundle": FILE or null, "is_layered": …, "changed": [folder, …] or null,
+"rest_s": seconds, "spares": {…} or null}. names: the variables that the request must agree with, where kernels with other variables share the container. bundle: see `module_bundle`.
 rest_s: so long after a fork, when no other has followed, the server leaves its process to a shell, which begins anew when the bell is rung
 (`SOCKET_bell`); 0: never. spares: see `fork_spares`; null: none.
 """
@@ -69,11 +69,14 @@ class Server:
         self.waiting: list[tuple[socket.socket, dict[str, Any]]] = []
         # None until everything is imported.
         self.stamps: dict[str, fork_modules.Stamp] | None = None
+        self.sealed: dict[str, tuple[int, float]] = {}
         self.spares: Any = None
         self.watching: list[socket.socket] = []
         self.rests_at: float | None = None
         self.is_resting = False
         resumed = os.environ.pop(RESUME, None)
+        # Nobody else can have changed files: where the host knows that they are those of the image, until there is a kernel.
+        self.is_alone = resumed is None and settings["changed"] is not None
         if resumed is None:
             self.listener = listen(path)
         else:
@@ -91,7 +94,8 @@ class Server:
         """Import everything."""
         # What is imported stays; looking through all of it for garbage, again and again, takes a fifth of the time.
         gc.disable()
-        fork_modules.import_start(self.open_bundle(), shim.defer_debugger)
+        bundle = self.open_bundle()
+        fork_modules.import_start(bundle, shim.defer_debugger)
         unfit = fork_modules.preload(self.settings["preload"], self.left_out)
         if unfit:
             self.begin_anew()
@@ -103,12 +107,21 @@ class Server:
             folder = os.path.dirname(self.listener.getsockname())
             self.spares = load("fork_spares").Spares(folder, self.settings["spares"], is_first=is_first)
         self.changing = fork_modules.find_changing(self.settings["is_layered"])
-        self.stamps = fork_modules.take_stamps(self.changing)
+        self.sealed = bundle.list_stamps(bundle.plain) if bundle and self.settings["is_layered"] else {}
+        self.stamps = fork_modules.take_stamps(self.changing, self.sealed)
+
+    def has_changed(self) -> bool:
+        """Say whether something else would be imported now."""
+        if self.is_alone:
+            return False
+        return self.stamps != fork_modules.take_stamps(self.changing, self.sealed) or fork_modules.have_changed(
+            self.sealed
+        )
 
     def open_bundle(self) -> Any:
         """Return what finds modules in the bundle; None where there is none that fits."""
-        path = self.settings["bundle"]
-        return load("module_bundle").open_bundle(path, self.settings["is_layered"]) if path else None
+        path, changed = self.settings["bundle"], self.settings["changed"] if self.is_alone else None
+        return load("module_bundle").open_bundle(path, self.settings["is_layered"], changed) if path else None
 
     def serve(self) -> Callable[[], list[str]]:
         """Fork kernels for ever. Returns in each child: a function that makes it what it shall be, and returns the command that it is to run."""
@@ -149,7 +162,7 @@ class Server:
     def begin_spare(self, spare: Any) -> list[str]:
         """Become a kernel that waits for who wants it."""
         ahead = load("fork_spare").AheadKernel(spare.folder, spare.line, fork_child, is_single=self.names is None)
-        command: list[str] = ahead.begin(fork_modules, self.stamps, self.changing)
+        command: list[str] = ahead.begin(fork_modules, self.stamps, self.changing, self.sealed)
         return command
 
     def tell_watching(self) -> None:
@@ -174,7 +187,7 @@ class Server:
 
     def answer(self, connection: socket.socket, request: dict[str, Any]) -> bool:
         """Fork a kernel, or say why not; True in the child."""
-        if self.stamps != fork_modules.take_stamps(self.changing):
+        if self.has_changed():
             self.waiting.insert(0, (connection, request))
             self.begin_anew()
         if request["options"] is None:
@@ -183,6 +196,8 @@ class Server:
         reason = self.obstacle or self.compare(request)
         if not send(connection, {"left_out": self.left_out, "refused": reason}) or reason:
             connection.close()
+            # It joins the container in another way.
+            self.is_alone = False
             return False
         pid = self.spares.hand_over(connection, request) if self.spares else 0
         try:
@@ -195,6 +210,7 @@ class Server:
             self.close()
             return True
         self.running[pid] = connection
+        self.is_alone = False
         self.note_kernel()
         return False
 

@@ -47,9 +47,15 @@ class AheadKernel:
         self.histories: list[Any] = []
         self.hold: Callable[[float], None] = lambda seconds: None
 
-    def begin(self, modules: Any, known: dict[str, Stamp], changing: tuple[str, ...]) -> list[str]:
-        """Make this process a kernel's; returns its command. modules: `fork_modules`; known: what was imported before the fork."""
-        self.files = SeenFiles(modules, known, changing)
+    def begin(
+        self,
+        modules: Any,
+        known: dict[str, Stamp],
+        changing: tuple[str, ...],
+        sealed: dict[str, tuple[int, float]],
+    ) -> list[str]:
+        """Make this process a kernel's; returns its command. modules: `fork_modules`; known, sealed: what was imported before the fork."""
+        self.files = SeenFiles(modules, known, changing, sealed)
         os.setsid()
         self.hide_names()
         self.child.redirect(self.log)
@@ -220,17 +226,24 @@ class AheadKernel:
 class SeenFiles:
     """What this kernel has read of files, beside what was imported before the fork."""
 
-    def __init__(self, modules: Any, known: dict[str, Stamp], changing: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        modules: Any,
+        known: dict[str, Stamp],
+        changing: tuple[str, ...],
+        sealed: dict[str, tuple[int, float]],
+    ) -> None:
         self.modules = modules
         self.known = known
         self.changing = changing
+        self.sealed = sealed
         self.stamps: dict[str, Stamp] = {}
 
     def note(self, app: Any) -> bool:
         """Note their state; False where code of the user's was among them, which may have looked at anything."""
         names = [name + ending for name in CONFIG_NAMES for ending in (".py", ".json")]
         files = [os.path.join(str(folder), name) for folder in app.config_file_paths for name in names]
-        taken = self.modules.take_stamps(self.changing)
+        taken = self.modules.take_stamps(self.changing, self.sealed)
         self.stamps = {path: taken[path] for path in taken if taken[path] != self.known.get(path)}
         self.stamps.update({path: self.modules.stamp(path) for path in files})
         return not any(path.endswith(".py") and self.stamps[path] for path in files)

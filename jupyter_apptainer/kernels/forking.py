@@ -73,6 +73,7 @@ def plan_fork_server(
     names: Sequence[str] | None,
     bundle: str | None,
     is_layered: bool,
+    changed: Sequence[str] | None,
     limits: ForkLimits,
     is_ahead: bool,
 ) -> ForkPlan | None:
@@ -80,7 +81,8 @@ def plan_fork_server(
 
     bundle: the file of the image's probe. command: the kernel's, with the shim in it. folder: that the instance binds. names: the kernel's variables, where
     other kernels may come with others. is_layered: other
-    files than those of the image may be seen in their place. is_ahead: nobody has asked for a kernel yet.
+    files than those of the image may be seen in their place. changed: of the folders with what is imported, those where that is so, None where nobody knows.
+    is_ahead: nobody has asked for a kernel yet.
     """
     if shim not in command:
         return None
@@ -97,6 +99,7 @@ def plan_fork_server(
         "names": None if names is None else sorted(names),
         "bundle": posixpath.join(folder, BUNDLE) if bundle else None,
         "is_layered": is_layered,
+        "changed": changed,
         "rest_s": 0 if is_kept else limits.rest_s,
         "spares": _plan_spares(argv, limits, is_kept=is_kept, is_ahead=is_ahead),
     }

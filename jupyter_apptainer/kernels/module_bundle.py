@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 # Of each module: file, file of the compiled code, folders of a package, size and time of the file, place of its code.
 ORIGIN, CACHED, FOLDERS, SIZE, MTIME, OFFSET, LENGTH = range(7)
@@ -29,19 +29,31 @@ class Bundle:
         with open(path, "rb") as stream:
             self.data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         self.start = HEAD_BYTES + int.from_bytes(self.data[:HEAD_BYTES], "little")
-        self.magic, self.path, self.modules = marshal.loads(self.data[HEAD_BYTES : self.start])
+        self.magic, self.path, self.modules, self.plain = marshal.loads(self.data[HEAD_BYTES : self.start])
 
     def is_fit(self) -> bool:
         """Say whether this Python would look in the same places, and understands the code."""
         return bool(self.magic == importlib.util.MAGIC_NUMBER and self.path == sys.path)
 
-    def drop_changed(self) -> None:
-        """Leave out what is not in the container as it was in the image: changed or hidden by a layer or a bind."""
+    def drop_changed(self, sealed: Collection[str] = ()) -> None:
+        """Leave out what is not in the container as it was in the image: changed or hidden by a layer or a bind.
+
+        sealed: folders that are known to be as in the image.
+        """
         hidden = set(self.list_hidden())
         self.modules = {
             name: entry
             for name, entry in self.modules.items()
-            if name.partition(".")[0] not in hidden and is_unchanged(entry)
+            if name.partition(".")[0] not in hidden
+            and (os.path.dirname(entry[ORIGIN]) in sealed or is_unchanged(entry))
+        }
+
+    def list_stamps(self, sealed: Collection[str]) -> dict[str, tuple[int, float]]:
+        """Return size and time of the files in these folders, as they were in the image, of modules that are loaded."""
+        return {
+            entry[ORIGIN]: (entry[SIZE], entry[MTIME])
+            for name, entry in self.modules.items()
+            if name in sys.modules and os.path.dirname(entry[ORIGIN]) in sealed
         }
 
     def list_hidden(self) -> list[str]:
@@ -95,14 +107,18 @@ class BundledLoader(SourceFileLoader):
         return super().get_code(fullname) if bundle is None else bundle.read_code(fullname)
 
 
-def open_bundle(path: str, is_layered: bool) -> Bundle | None:
-    """Return what finds modules in the file; None where it does not fit. is_layered: what is in the image may be hidden or changed."""
+def open_bundle(path: str, is_layered: bool, changed: Collection[str] | None) -> Bundle | None:
+    """Return what finds modules in the file; None where it does not fit. is_layered: what is in the image may be hidden or changed.
+
+    changed: in these folders, and nowhere else; None: nobody knows.
+    """
     try:
         bundle = Bundle(path)
         if not bundle.is_fit():
             return None
+        bundle.plain = frozenset() if changed is None else bundle.plain.difference(changed)
         if is_layered:
-            bundle.drop_changed()
+            bundle.drop_changed(bundle.plain)
     except (OSError, ValueError, EOFError, TypeError, LookupError):
         # Not a bundle that we know.
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ..errors import ApptainerError, ImageLacksPython, SpecError
 from ..images.fingerprint import read_fingerprint
 from ..images.identity import check_image
 from ..images.probe import is_python_command
+from ..overlays.ext3_tree import find_changed
 from ..overlays.manage import create_overlay
 from ..overlays.model import Mode, load_record, new_record
 from ..overlays.ready import ImageMark, look_at_overlay, make_ready
@@ -197,3 +198,20 @@ def _apply_packages(spec: ContainerSpec) -> ContainerSpec:
 def _is_packages(path: str) -> bool:
     record = load_record(path)
     return bool(record and record.python)
+
+
+def find_changed_folders(spec: ContainerSpec, folders: Sequence[str]) -> tuple[str, ...] | None:
+    """Return those of the image's folders in which the kernel's overlay has anything; None where nobody can tell before the start.
+
+    spec: with overlays as files, ready to be used.
+    """
+    if not spec.overlays or spec.binds or spec.extra_flags:
+        return None
+    files = [wish for wish in spec.overlays if wish.kind == "file"]
+    if not files:
+        # In memory, and empty.
+        return ()
+    if len(spec.overlays) > 1 or files[0].is_read_only:
+        return None
+    changed = find_changed(files[0].path, folders)
+    return None if changed is None else tuple(sorted(changed))

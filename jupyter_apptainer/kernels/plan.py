@@ -114,6 +114,7 @@ class LaunchContext:
     folder, and may change.
     is_ahead: the instance is started before it is known for which kernel.
     engine_config: the engine's configuration, None for its own.
+    changed: folders of the image's ipykernel in which the overlay has something, None where nobody knows.
     unpacked: an unpacked copy of the image to start from; unpacked_note: why, or why not.
     fakeroot: the writable overlay needs it. ipython_dir, matplotlib_dir: shared by the user's container kernels.
     """
@@ -143,6 +144,7 @@ class LaunchContext:
     entry_name: str = ""
     instance_dir: str = ""
     engine_config: str | None = None
+    changed: tuple[str, ...] | None = None
     unpacked: str | None = None
     unpacked_note: str = ""
 
@@ -224,7 +226,16 @@ def _plan_fork_server(
     is_layered = bool(spec.overlays or spec.binds or spec.extra_flags) or context.is_sandbox
     names = [entry.name for entry in env] if find_shared_name(spec) or context.is_ahead else None
     return plan_fork_server(
-        spec, command, shim, folder, names, context.bundle, is_layered, context.fork_limits, context.is_ahead
+        spec,
+        command,
+        shim,
+        folder,
+        names,
+        context.bundle,
+        is_layered,
+        context.changed,
+        context.fork_limits,
+        context.is_ahead,
     )
 
 

@@ -34,7 +34,7 @@ from .lent import load_known, needs_ipykernel, probe_kernel
 from .limits import has_memory_to_spare, look_at_host
 from .local_image import find_local_image, refuse_remote_image
 from .names import build_names
-from .overlays import OverlaySetup, apply_overlays, keep_existing, look_at_overlays, plan_overlays
+from .overlays import OverlaySetup, apply_overlays, find_changed_folders, keep_existing, look_at_overlays, plan_overlays
 from .plan import LaunchContext, LaunchPlan, build_launch_plan
 from .progress import SILENT, Progress
 from .settle import settle_spec
@@ -137,6 +137,7 @@ def prepare_launch(
         bundle=probe.bundle if probe else None,
         is_sandbox=os.path.isdir(spec.image),
         engine_config=find_config(engine, places, is_dry=is_dry),
+        changed=find_changed_folders(overlays.spec, probe.plain_folders if probe else ()),
         unpacked=root.tree,
         unpacked_note=root.note,
         fakeroot=overlays.mode == "fakeroot",

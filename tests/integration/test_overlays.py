@@ -92,6 +92,27 @@ def test_packages_stay_over_restart_and_in_a_new_instance_and_in_a_frozen_layer(
 
 
 @pytest.mark.user
+def test_a_module_of_the_kernels_own_that_was_changed_is_the_changed_one(
+    start_kernel: StartKernel, overlay: Path
+) -> None:
+    find = "{n: type(__import__('sys').modules[n].__loader__).__name__ for n in ('IPython', 'ipykernel', 'traitlets')}"
+    first = start_kernel({"overlays": [str(overlay)]})
+    assert set(first.value(find).values()) == {"BundledLoader"}
+    assert first.run("import IPython\nprint('CHANGED = 1', file=open(IPython.__file__, 'a'))").status == "ok"
+    first.client.stop_channels()
+    first.manager.restart_kernel()
+    first.client = first.manager.client()
+    first.connect()
+    changed = {"IPython": "SourceFileLoader", "ipykernel": "BundledLoader", "traitlets": "BundledLoader"}
+    assert first.value(find) == changed
+    assert first.value("__import__('IPython').CHANGED") == 1
+    first.end()
+    second = start_kernel({"overlays": [str(overlay)]})
+    assert second.value(find) == changed
+    assert second.value("__import__('IPython').CHANGED") == 1
+
+
+@pytest.mark.user
 def test_a_folder_of_packages_takes_installs_and_shadows_the_image(
     start_kernel: StartKernel, wheels: Path, starter_image: Path
 ) -> None:

@@ -43,14 +43,18 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: Callable[[],
     importlib.invalidate_caches()
     for name in NAMES:
         __import__(name)
+    load_script().write_bundle(str(tmp_path / "modules"), list(sys.path))
+    forget()
+    return Bundle(str(tmp_path / "modules"))
+
+
+def load_script() -> Any:
     spec = importlib.util.spec_from_file_location("probe_script", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
-    script: Any = importlib.util.module_from_spec(spec)
+    script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    script.write_bundle(str(tmp_path / "modules"), list(sys.path))
-    forget()
-    return Bundle(str(tmp_path / "modules"))
+    return script
 
 
 def load(bundle: Bundle, name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -91,6 +95,39 @@ def test_what_was_changed_is_left_out(bundle: Bundle, tmp_path: Path, monkeypatc
     assert load(bundle, "bundled_pack", monkeypatch).VALUE == "changed"
     with pytest.raises(ModuleNotFoundError):
         load(bundle, "bundled_one", monkeypatch)
+
+
+def test_a_folder_that_is_known_to_be_the_images_is_not_looked_into(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = tmp_path / "late"
+    assert bundle.plain >= {str(late), str(late / "bundled_pack")}
+    before = (late / "bundled_one.py").stat()
+    for name in ("bundled_one.py", "bundled_pack/inner.py"):
+        (late / name).write_text("VALUE = 'changed'\n")
+    bundle.drop_changed([str(late)])
+    assert load(bundle, "bundled_one", monkeypatch).VALUE == 1
+    assert load(bundle, "bundled_pack", monkeypatch).VALUE == "changed"
+    assert bundle.list_stamps([str(late)]) == {str(late / "bundled_one.py"): (before.st_size, before.st_mtime)}
+
+
+def test_a_folder_behind_a_link_can_change_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("plain", "real", "mixed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"linked_{name}.py").touch()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "mixed/linked_file.py").symlink_to("../real/linked_real.py")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / name) for name in ("plain", "link", "mixed")] + sys.path)
+    importlib.invalidate_caches()
+    names = ("linked_plain", "linked_real", "linked_mixed", "linked_file")
+    for name in names:
+        __import__(name)
+    try:
+        plain = load_script().write_bundle(str(tmp_path / "modules"), list(sys.path))
+    finally:
+        for name in names:
+            del sys.modules[name]
+    assert [folder for folder in plain if folder.startswith(str(tmp_path))] == [str(tmp_path / "plain")]
 
 
 @pytest.mark.parametrize("name", ["bundled_pack.py", "bundled_pack/__init__.py"], ids=["module", "package"])
