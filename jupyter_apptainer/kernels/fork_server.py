@@ -7,7 +7,8 @@ Python 3.8 and newer, standard library only. `forked.py` is the other side.
     python fork_server.py SOCKET SETTINGS [OPTION OF THE SHIM]... -m ipykernel_launcher -f FILE
 
 SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null, "bundle": FILE or null, "is_layered": …, "changed": [folder, …] or null,
-"rest_s": seconds, "spares": {…} or null}. names: the variables that the request must agree with, where kernels with other variables share the container. bundle: see `module_bundle`.
+"rest_s": seconds, "spares": {…} or null}. names: the variables that the request must agree with, where kernels with other variables share the
+container. bundle, changed: see `module_bundle`.
 rest_s: so long after a fork, when no other has followed, the server leaves its process to a shell, which begins anew when the bell is rung
 (`SOCKET_bell`); 0: never. spares: see `fork_spares`; null: none.
 """
