@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it; 1 where any check failed."""
     settings = ApptainerConfig(config=load_config())
-    report = run_doctor(settings.engine_path or None, find_places(), arguments.image)
+    report = run_doctor(settings.engine_path or None, find_places(), arguments.image, settings=settings)
     if arguments.json:
         print_json(report.to_json())
     else:

@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from ..config import ApptainerConfig
 from ..engine import host
 from ..engine.host import Probe, Status
 from ..engine.locate import EngineInfo, find_engine
 from ..errors import ApptainerError
 from ..places import Places
-from . import leftovers, smoke
+from . import leftovers, smoke, unpacked
 
 Check = Callable[[], Probe | list[Probe]]
 
@@ -49,10 +50,12 @@ def run_doctor(
     image: str | None = None,
     *,
     environ: Mapping[str, str] | None = None,
+    settings: ApptainerConfig | None = None,
 ) -> DoctorReport:
     """Check everything; takes about as long as PID 1 needs to take an orphan away, two seconds or so.
 
-    engine_setting: the configured engine, if any. image: what to try at the end; otherwise an image of our kernels.
+    engine_setting: the configured engine, if any. image: what to try at the end; otherwise an image of our kernels. settings: by default,
+    nothing is configured.
     """
     env = os.environ if environ is None else environ
     started = time.monotonic()
@@ -61,7 +64,7 @@ def run_doctor(
         # It only waits, so the others run meanwhile.
         reaping = pool.submit(_run_check, "PID 1", partial(host.probe_reaping, places))
         probes = [first]
-        for name, check in _list_checks(engine, places, env, image):
+        for name, check in _list_checks(engine, places, env, image, settings or ApptainerConfig()):
             probes += _run_check(name, check)
         probes += reaping.result()
         if engine is None:
@@ -82,7 +85,11 @@ def _find_engine(setting: str | None, places: Places, environ: Mapping[str, str]
 
 
 def _list_checks(
-    engine: EngineInfo | None, places: Places, environ: Mapping[str, str], image: str | None
+    engine: EngineInfo | None,
+    places: Places,
+    environ: Mapping[str, str],
+    image: str | None,
+    settings: ApptainerConfig,
 ) -> list[tuple[str, Check]]:
     checks: list[tuple[str, Check]] = [
         ("user namespaces", partial(host.probe_user_namespaces, engine)),
@@ -106,6 +113,7 @@ def _list_checks(
     return [
         ("engine settings", partial(host.probe_settings, engine)),
         *checks,
+        (unpacked.NAME, partial(unpacked.probe_unpacked, engine, settings, places)),
         ("leftovers: records", partial(leftovers.probe_records, engine, environ, places.hostname)),
         ("leftovers: temporary folders", partial(leftovers.probe_temporary_folders, engine, environ)),
     ]

@@ -144,7 +144,7 @@ class CopyStore:
                 return found
             final = self.folder / make_key(identity)
             path.rename(final)
-            _sync(self.folder)
+        _sync(self.folder)
         (final / "lock").unlink(missing_ok=True)
         return Copy(final.name, final, about, about.made_at)
 
@@ -159,8 +159,9 @@ class CopyStore:
         return [*self.drop_stale(), *self._drop(self.list_all(), limit)]
 
     def find_leftovers(self) -> list[Path]:
-        """Return copies that were never finished, and halves of removed ones."""
-        return [path for path in _iter_folders(self.folder) if path.name.startswith((_NEW, _TRASH)) and _is_left(path)]
+        """Return copies that were never finished, halves of removed ones, and folders that do not say what they are a copy of."""
+        used = {Path(tree).parent for tree in find_used(self.places)}
+        return [path for path in _iter_folders(self.folder) if path not in used and _is_left(path)]
 
     def remove_leftovers(self) -> list[Path]:
         """Remove them."""
@@ -233,9 +234,11 @@ def _iter_folders(folder: Path) -> Iterator[Path]:
 
 
 def _is_left(path: Path) -> bool:
-    """Say whether nobody works in a folder that is not finished. Another process may remove it at any moment."""
+    """Say whether a folder is no copy, and nobody works in it. Another process may remove it at any moment."""
     if path.name.startswith(_TRASH):
         return True
+    if not path.name.startswith(_NEW):
+        return _load(path) is None and path.exists()
     try:
         descriptor = os.open(path / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

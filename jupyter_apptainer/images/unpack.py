@@ -37,6 +37,14 @@ def find_engine_obstacle(engine: EngineInfo) -> str:
     return f"{engine.config_file} has `allow container dir = no`" if _forbids_folders(engine) else ""
 
 
+def find_disk_obstacle(folder: Path) -> str:
+    """Return why no copies are made in `folder`, as the end of a sentence; empty where they can be. It need not exist yet."""
+    disk, way_out = load_disk(folder), "(set ApptainerConfig.unpacked_images_dir)"
+    if disk.is_network:
+        return f"{disk.path} is on {disk.kind}, which is no disk of this machine {way_out}"
+    return f"{disk.path} is mounted noexec {way_out}" if "noexec" in disk.options else ""
+
+
 def find_obstacle(engine: EngineInfo, image: ImageIdentity, folder: Path) -> str:
     """Return why a copy of the image in `folder` cannot be made, as the end of a sentence; empty where it can.
 
@@ -53,14 +61,7 @@ def find_obstacle(engine: EngineInfo, image: ImageIdentity, folder: Path) -> str
         return "it is encrypted" if kind == "encrypted squashfs" else f"its file system is {kind}, and no squashfs"
     if sif.overlays:
         return "it has an overlay embedded, which only the image's file brings along"
-    disk = load_disk(folder)
-    if disk.is_network:
-        return (
-            f"{disk.path} is on {disk.kind}, which is no disk of this machine (set ApptainerConfig.unpacked_images_dir)"
-        )
-    if "noexec" in disk.options:
-        return f"{disk.path} is mounted noexec (set ApptainerConfig.unpacked_images_dir)"
-    return ""
+    return find_disk_obstacle(folder)
 
 
 def plan_unpack(image: ImageIdentity, store: CopyStore, *, engine: str = "") -> TaskSpec:

@@ -17,8 +17,7 @@ Log = logging.Logger | logging.LoggerAdapter[Any]
 
 def start_unpacking(preparation: Preparation, settings: ApptainerConfig, log: Log) -> None:
     """Start the task that makes a copy of the image, where one is wished and of use. Returns at once; what is wrong goes to the log."""
-    # No daemon: a script that ends with its only kernel still gets its copy.
-    threading.Thread(target=_request, args=(preparation, settings, log), name="unpack-image").start()
+    threading.Thread(target=_request, args=(preparation, settings, log), name="unpack-image", daemon=True).start()
 
 
 def _request(preparation: Preparation, settings: ApptainerConfig, log: Log) -> None:

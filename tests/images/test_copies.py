@@ -166,8 +166,12 @@ def test_what_a_killed_process_has_made_is_no_copy_and_is_removed(images: list[P
             maker.kill()
     assert store.find_leftovers() == [half]
     assert store.find(check_image(str(image))) is None
+    # Nor is what another version has made, or half of it.
+    odd = store.folder / "0123456789abcdef"
+    (odd / "lab.sif").mkdir(parents=True)
+    (odd / "about.json").write_text("{}")
     store.remove_leftovers()
-    assert not half.exists()
+    assert (half.exists(), odd.exists()) == (False, False)
     assert unpack(image, store).tree.is_dir()
 
 

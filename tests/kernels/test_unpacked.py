@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from jupyter_apptainer.config import ApptainerConfig
+from jupyter_apptainer.doctor.unpacked import probe_unpacked
 from jupyter_apptainer.engine.environment import build_engine_environment
 from jupyter_apptainer.engine.locate import EngineInfo
 from jupyter_apptainer.engine.options import ContainerOptions, build_exec
@@ -110,6 +111,26 @@ def test_where_a_policy_asks_for_proofs_of_the_file_it_is_the_file_that_starts(
         False,
         "no unpacked copy is used: a policy asks for the digest or the signature of the image's file",
     )
+
+
+def test_the_doctor_says_whether_copies_can_be_used(
+    image: Path, engine: EngineInfo, settings: ApptainerConfig, places: Places
+) -> None:
+    def ask(**changes: Any) -> list[tuple[str, str]]:
+        found = probe_unpacked(replace(engine, **changes), settings, places)
+        return [(probe.status, probe.detail) for probe in found]
+
+    folder = find_store(settings, places).folder
+    assert ask() == [("ok", f"0 in {folder}, 0 MiB of 1.0 GiB")]
+    unpack(image, engine, settings, places)
+    assert ask()[0][1].startswith(f"1 in {folder}, ")
+    ((status, detail),) = ask(setuid=True)
+    assert (status, detail.startswith("none is made or used: the engine is installed setuid")) == ("warn", True)
+    settings.unpacked_images_dir = "$NO_SUCH_VARIABLE/x"
+    ((status, detail),) = ask()
+    assert (status, detail.endswith("'$NO_SUCH_VARIABLE/x' is no absolute path here")) == ("warn", True)
+    settings.unpacked_images, settings.unpacked_images_dir = "0", ""
+    assert ask() == []
 
 
 def test_a_plan_that_is_older_than_the_image_starts_the_image(
