@@ -25,8 +25,7 @@ from .instances.janitor import sweep
 from .instances.watch import wait_readable, watch_exit
 from .kernels.container import ContainerKernel
 from .kernels.notebook import find_notebook
-from .kernels.prepare import prepare_launch
-from .kernels.unpacking import start_unpacking
+from .kernels.prepare import Preparation, prepare_launch
 from .places import find_places
 
 # What a kernel that was asked to end is given before it is ended.
@@ -80,9 +79,15 @@ async def _run(folder: Path, connection_file: Path, extra: list[str]) -> int:
         kernelspec=folder.absolute().name,
         start_files=preparation.probe.start_files if preparation.probe and settings.read_ahead else (),
     )
-    return await _serve(
-        kernel, connection, settings.start_timeout_s, lambda: start_unpacking(preparation, settings, _log)
-    )
+    return await _serve(kernel, connection, settings.start_timeout_s, lambda: _unpack_image(preparation, settings))
+
+
+def _unpack_image(preparation: Preparation, settings: ApptainerConfig) -> None:
+    if preparation.plan.unpacked_note:
+        # Loaded only where it is wished for, as in `prepare`.
+        from .kernels.unpacking import start_unpacking
+
+        start_unpacking(preparation, settings, _log)
 
 
 async def _serve(

@@ -47,7 +47,6 @@ from .resume import save_plan
 from .shared import check_joinable, find_host, hold_shared
 from .signals import Signaller
 from .turns import turns
-from .unpacked import claim_copy
 
 _LOG_BYTES = 20_000
 # The guard of a kernel ends with it, usually at once.
@@ -226,7 +225,7 @@ class ContainerKernel:
             # The folders of a shared instance have names that stay the same; what a crash left in them is nothing for this one.
             remove_tree(self.plan.scratch_dir)
         make_folders(self.plan)
-        root, entry = claim_copy(self.plan, self._begin_entry(), self.places)
+        root, entry = self._claim_root(self._begin_entry())
         command = build_start(
             self.plan.engine,
             root,
@@ -245,6 +244,15 @@ class ContainerKernel:
         self.instance, self._starter_program = started.instance, started.process
         self._entry = replace(entry, instance=started.instance)
         read_ahead(self.instance.init, self._list_start_files())
+
+    def _claim_root(self, entry: LedgerEntry) -> tuple[str, LedgerEntry]:
+        """Return what the engine starts, and the entry that keeps it from going: the image, or an unpacked copy of it."""
+        if self.plan.unpacked is None:
+            return self.plan.image, entry
+        # Loaded only where it is used, as in `prepare`.
+        from .unpacked import claim_copy
+
+        return claim_copy(self.plan, entry, self.places)
 
     def _list_start_files(self) -> Sequence[str]:
         """Return what the kernel will read of its image: no code where that comes in a bundle, and no debugpy before somebody debugs."""

@@ -40,7 +40,6 @@ from .progress import SILENT, Progress
 from .settle import settle_spec
 from .shared import find_running
 from .spec import ContainerSpec, find_shared_name
-from .unpacked import choose_copy
 
 _NOT_FETCHED = (
     "the image has no ipykernel: the first start fetches one to lend it, which adds `--lent` and a bind to these lines"
@@ -115,7 +114,7 @@ def prepare_launch(
             check_paths(spec)
             overlays, probe = _get_ready(engine, spec, places, settings, base_dir, environ, progress, on_progress)
     names = build_names(places, kernel_id, token or secrets.token_hex(4), find_shared_name(spec))
-    root = choose_copy(overlays.spec, engine, settings, places)
+    unpacked, unpacked_note = _choose_copy(overlays.spec, engine, settings, places)
     context = LaunchContext(
         engine=engine,
         kernel_id=kernel_id,
@@ -138,8 +137,8 @@ def prepare_launch(
         is_sandbox=os.path.isdir(spec.image),
         engine_config=find_config(engine, places, is_dry=is_dry),
         changed=find_changed_folders(overlays.spec, probe.plain_folders if probe else ()),
-        unpacked=root.tree,
-        unpacked_note=root.note,
+        unpacked=unpacked,
+        unpacked_note=unpacked_note,
         fakeroot=overlays.mode == "fakeroot",
         extra_arguments=tuple(extra_arguments),
         ipython_dir=str(places.data / "ipython"),
@@ -154,6 +153,19 @@ def prepare_launch(
     return Preparation(
         spec, settled.settings, plan, probe, places, folders, environ, final=overlays.spec, context=context
     )
+
+
+def _choose_copy(
+    spec: ContainerSpec, engine: EngineInfo, settings: ApptainerConfig, places: Places
+) -> tuple[str | None, str]:
+    """Return the unpacked copy to start from, None for the image itself; and why."""
+    if settings.unpacked_images in ("", "0"):
+        return None, ""
+    # Loaded only where it is wished for: the first start of a server waits for what this imports.
+    from .unpacked import choose_copy
+
+    found = choose_copy(spec, engine, settings, places)
+    return found.tree, found.note
 
 
 def read_wish(

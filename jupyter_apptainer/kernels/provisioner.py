@@ -40,7 +40,6 @@ from .progress import Progress
 from .signing import stop_signing
 from .spares import pool as spares
 from .starts import STARTS, Start
-from .unpacking import start_unpacking
 
 # How long we look for the kernel's end before jupyter_client's own patience begins.
 END_PATIENCE_S = 1.0
@@ -216,6 +215,9 @@ class ApptainerProvisioner(KernelProvisionerBase):
     def _unpack_image(self) -> None:
         """Have an unpacked copy of the image made for later starts, where the settings allow some disk for that. Returns at once."""
         if self._preparation is not None and self._preparation.plan.unpacked_note:
+            # Loaded only where it is wished for, as in `prepare`.
+            from .unpacking import start_unpacking
+
             start_unpacking(self._preparation, self.settings, self.log)
 
     async def _start_kernel(self, kernel: ContainerKernel) -> None:
