@@ -86,8 +86,8 @@ class ApptainerConfig(Configurable):
     fork_rest_s = Float(
         10.0,
         min=0.0,
-        help="""After how many seconds the process that has forked a kernel gives back its memory, some 20 MB; the next restart then takes 0.2 s longer,
-        and less than that of a local kernel. Not where kernels share an instance, nor with `preload`. 0: never. Default: 10.""",
+        help="""After how many seconds the process that has forked a kernel gives back its memory, some 20 MB; the next restart then takes 0.1 s longer,
+        and half as long as that of a local kernel. Not where kernels share an instance, nor with `preload`. 0: never. Default: 10.""",
     ).tag(config=True)
 
     check_image = Bool(

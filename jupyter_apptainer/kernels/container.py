@@ -36,7 +36,7 @@ from .adopted import AdoptedProcess, EngineProcess
 from .bridging import open_bridge
 from .entry import build_entry
 from .folders import make_folders
-from .forked import ForkedKernel, NotForked, fork_kernel, wait_ready
+from .forked import ForkedKernel, NotForked, fork_kernel, wait_ready, wake_server
 from .guard import KernelGuard, start_guard
 from .limits import running_on
 from .outcome import explain_end
@@ -416,6 +416,11 @@ class ContainerKernel:
         return returncode
 
     # --- end
+
+    def expect_restart(self) -> None:
+        """The kernel was asked to end, and another one will be asked for: its fork server has time until then."""
+        if self.plan.fork_server is not None:
+            wake_server(self.plan)
 
     @property
     def token(self) -> str:

@@ -74,7 +74,8 @@ class Server:
         self.spares: Any = None
         self.watching: list[socket.socket] = []
         self.rests_at: float | None = None
-        self.is_resting = False
+        # has_rested: this is not the first program here. is_resting: it waits with its imports for who needs them.
+        self.has_rested = self.is_resting = False
         resumed = os.environ.pop(RESUME, None)
         # Nobody else can have changed files: where the host knows that they are those of the image, until there is a kernel.
         self.is_alone = resumed is None and settings["changed"] is not None
@@ -90,6 +91,9 @@ class Server:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         if not self.is_resting:
             self.get_ready()
+        if self.has_rested:
+            # Whoever has rung the bell may have thought better of it.
+            self.plan_rest()
 
     def get_ready(self) -> None:
         """Import everything."""
@@ -104,7 +108,7 @@ class Server:
         gc.freeze()
         gc.enable()
         if self.settings["spares"] and not self.obstacle:
-            is_first = not self.running and not self.is_resting
+            is_first = not self.running and not self.has_rested
             folder = os.path.dirname(self.listener.getsockname())
             self.spares = load("fork_spares").Spares(folder, self.settings["spares"], is_first=is_first)
         self.changing = fork_modules.find_changing(self.settings["is_layered"])
@@ -131,6 +135,7 @@ class Server:
         while True:
             while self.waiting:
                 if self.stamps is None:
+                    self.is_resting = False
                     self.get_ready()
                 connection, request = self.waiting.pop(0)
                 if self.answer(connection, request):
@@ -217,10 +222,14 @@ class Server:
 
     def note_kernel(self) -> None:
         """There is another one."""
-        rest_s = self.settings["rest_s"]
-        self.rests_at = time.monotonic() + rest_s if rest_s else None
+        self.plan_rest()
         if self.spares:
             self.spares.note_kernel()
+
+    def plan_rest(self) -> None:
+        """Rest when nobody else comes."""
+        rest_s = self.settings["rest_s"]
+        self.rests_at = time.monotonic() + rest_s if rest_s and not self.is_resting else None
 
     def compare(self, request: dict[str, Any]) -> str:
         """Say in what the request differs from what was started: a library may have looked at it already."""
@@ -289,7 +298,9 @@ class Server:
         if self.spares:
             self.spares.clear()
         state = {
-            "is_resting": is_resting,
+            "has_rested": is_resting,
+            # A shell waits in its place.
+            "is_resting": is_resting and not before,
             # Of a shell, some would not come back.
             "environ": dict(os.environ),
             "listener": keep(self.listener),
@@ -314,7 +325,7 @@ class Server:
             stream.seek(0)
             state = json.loads(stream.read())
         self.listener = socket.socket(fileno=state["listener"])
-        self.is_resting = state["is_resting"]
+        self.has_rested, self.is_resting = state["has_rested"], state["is_resting"]
         os.environ.clear()
         os.environ.update(state["environ"])
         self.left_out = state["left_out"]

@@ -125,7 +125,7 @@ async def fork_kernel(
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         connection.connect(plan.fork_server.socket)
         connection.sendall(json.dumps(_build_request(plan, log_path, is_restart=is_restart)).encode())
-        _ring(plan.fork_server.socket + BELL)
+        wake_server(plan)
         forked = await _receive_kernel(connection, instance, deadline)
         connection.sendall(b"go")
     except BaseException as error:
@@ -172,11 +172,12 @@ async def _wait_server(path: str, instance: Instance, deadline: float) -> None:
             watch.drain()
 
 
-def _ring(path: str) -> None:
-    """Wake the server, if it rests: in its place a shell waits for a line then."""
+def wake_server(plan: LaunchPlan) -> None:
+    """Wake the instance's fork server, if it rests: in its place a shell waits for a line then. Returns at once."""
+    assert plan.fork_server is not None
     with suppress(OSError):
         # Whoever is in the container may have put something else there.
-        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(plan.fork_server.socket + BELL, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
                 os.write(descriptor, b"\n")

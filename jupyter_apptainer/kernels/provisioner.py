@@ -425,6 +425,8 @@ class ApptainerProvisioner(KernelProvisionerBase):
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         """Called when the kernel was asked to end: return as soon as it has, or after a second, when Jupyter takes over."""
+        if restart and self.kernel is not None:
+            self.kernel.expect_restart()
         await self._wait_briefly()
 
     async def kill(self, restart: bool = False) -> None:

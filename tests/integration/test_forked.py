@@ -223,6 +223,12 @@ def test_a_server_that_rests_is_a_shell_and_forks_the_next_as_the_first(start_ke
         assert kernel.value("'kept' in globals()") is False
         assert read_facts(kernel) == facts
     wait_rest(server)
+    # It is woken while the kernel still ends.
+    restart(kernel)
+    assert isinstance(find_process(kernel), ForkedKernel)
+    assert read_facts(kernel) == facts
+    wait_rest(server)
+    assert find_server(kernel) == server
     instance = kernel.instance
     kernel.manager.shutdown_kernel()
     assert not instance.init.is_alive()
