@@ -82,3 +82,14 @@ def describe_image(image: Path) -> str:
 def count_cpus() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def forget_pages(path: str) -> None:
+    """Have Linux read the file from its disk the next time; of other things than files there is nothing to forget."""
+    if not os.path.isfile(path) or os.path.islink(path) or not os.access(path, os.R_OK):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)

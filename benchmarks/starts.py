@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from jupyter_apptainer.kernels.spares import pool
 from jupyter_apptainer.places import find_places
 
 from .copies import keep_copies, unpack, use_copies
-from .machine import count_cpus, describe_image
+from .machine import count_cpus, describe_image, forget_pages
 from .measures import measure_start
 from .options import add_image, add_machine, add_rounds, build_parser, refuse_disturbances, say
 from .twin import make_twin, read_image_versions
@@ -102,11 +101,11 @@ class Bench:
         await self._measure_one(self._local, "local", "local cell")
         await self._measure_one(self._own, "cold", "cold cell")
         for path in self._cached:
-            _forget_pages(path)
+            forget_pages(path)
         await self._measure_one(self._own, "first", "first cell")
         await self._measure_one(self._copy, "copy", "copy cell")
         for path in (*self._cached[1:], *map(str, self._tree.rglob("*"))):
-            _forget_pages(path)
+            forget_pages(path)
         await self._measure_one(self._copy, "first copy", "first copy cell")
         await self._measure_warm()
 
@@ -148,17 +147,6 @@ class Bench:
 
     def _add(self, key: str, seconds: float) -> None:
         self.samples.setdefault(key, []).append(seconds)
-
-
-def _forget_pages(path: str) -> None:
-    """Have Linux read the file from its disk the next time; of other things than files there is nothing to forget."""
-    if not os.path.isfile(path) or os.path.islink(path) or not os.access(path, os.R_OK):
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
