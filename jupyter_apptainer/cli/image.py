@@ -214,8 +214,8 @@ def _build_row(image: Image, kernels: list[str]) -> tuple[str, ...]:
         image.path,
         _format_size(image.size_bytes),
         modified,
-        (image.probe and image.probe.python_version) or "-",
-        (image.probe and image.probe.ipykernel) or "-",
+        image.python or "-",
+        image.ipykernel or "-",
         image.content.compression or image.content.file_system or "-",
         "yes" if image.content.signatures else "no",
         ",".join(kernels) or "-",
@@ -256,7 +256,7 @@ def _describe(image: Image) -> list[tuple[str, str]]:
     created = datetime.fromtimestamp(content.created_at).strftime("%Y-%m-%d %H:%M") if content.created_at else None
     blocks = f" in blocks of {content.block_bytes // 1024} KiB" if content.block_bytes else ""
     overlays = ", ".join(map(_format_size, content.overlay_bytes))
-    python = f"{probe.python_version} ({probe.python})" if probe and probe.python else None
+    python = f"{probe.python_version} ({probe.python})" if probe and probe.python else image.python
     rows = [
         ("image", image.path),
         ("kind", image.kind),
@@ -270,7 +270,7 @@ def _describe(image: Image) -> list[tuple[str, str]]:
         ("overlay", overlays and f"{overlays} embedded"),
         ("apps", ", ".join(content.apps)),
         ("python", python or ("not known: `jupyter apptainer kernel check` asks it" if probe is None else "none")),
-        ("ipykernel", (probe.ipykernel or "none") if probe and probe.python else None),
+        ("ipykernel", (image.ipykernel or "none") if image.python else None),
     ]
     return [(name, text) for name, text in rows if text]
 

@@ -1,7 +1,7 @@
 """The images of this user: what lies in configured folders and what kernels name, with what each says about itself.
 
-Nothing is started, and each file is read once: the answer is kept by the identity of the file. What is in an image's Python is
-known where a kernel has been checked or started with it.
+Nothing is started, and each file is read once: the answer is kept by the identity of the file. Which Python and ipykernel an image has,
+the names of its files tell; where a kernel has been checked or started with it, that one's answer counts.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ApptainerError, ImageNotFound
 from ..places import Places, make_private_dir, write_private_file
 from .content import ImageContent, read_content
+from .find_python import find_python
 from .identity import ImageIdentity, check_image
 from .probe import ImageProbe, load_known_probes
 from .records import find_pulled, find_record
 from .reference import parse_reference
 from .sif import Signature
 
-_FORMAT = 2
+_FORMAT = 3
 _MAX_ENTRIES = 10_000
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
@@ -52,9 +53,18 @@ class Image:
         """Where it came from: its name in a registry, else what it was built from."""
         return self.pulled_from or self.content.origin
 
+    @property
+    def python(self) -> str | None:
+        """The version of its Python."""
+        return self.probe.python_version if self.probe else self.content.python
+
+    @property
+    def ipykernel(self) -> str | None:
+        """The version of that Python's ipykernel."""
+        return self.probe.ipykernel if self.probe else self.content.ipykernel
+
     def to_json(self) -> dict[str, object]:
         """For programs; dates are seconds since 1970."""
-        found = self.probe
         return {
             "path": self.path,
             "kind": self.kind,
@@ -70,8 +80,8 @@ class Image:
                 if field.name != "origin"
             },
             "signatures": [asdict(signature) for signature in self.content.signatures],
-            "python": found.python_version if found else None,
-            "ipykernel": found.ipykernel if found else None,
+            "python": self.python,
+            "ipykernel": self.ipykernel,
         }
 
 
@@ -143,8 +153,8 @@ def compare_images(first: Image, second: Image) -> list[Difference]:
         ("size_bytes", first.size_bytes, second.size_bytes),
         ("origin", first.origin, second.origin),
         ("digest", first.digest, second.digest),
-        ("python", first.probe and first.probe.python_version, second.probe and second.probe.python_version),
-        ("ipykernel", first.probe and first.probe.ipykernel, second.probe and second.probe.ipykernel),
+        ("python", first.python, second.python),
+        ("ipykernel", first.ipykernel, second.ipykernel),
     ]
     for name in (
         "architecture",
@@ -245,7 +255,7 @@ def _stat(path: str) -> os.stat_result | None:
 def _load_content(places: Places, identity: ImageIdentity) -> ImageContent:
     if identity.kind == "sandbox":
         # Its files change without a trace in the folder itself, and are quick to read.
-        return read_content(identity)
+        return _read(identity)
     kept = places.contents / f"{hashlib.sha256(identity.key.encode()).hexdigest()[:24]}.json"
     try:
         record = json.loads(kept.read_text(encoding="utf-8"))
@@ -253,7 +263,7 @@ def _load_content(places: Places, identity: ImageIdentity) -> ImageContent:
             return _parse_content(record["content"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    content = read_content(identity)
+    content = _read(identity)
     record = {"format": _FORMAT, "key": identity.key, "path": identity.path, "content": asdict(content)}
     try:
         make_private_dir(places.contents)
@@ -262,6 +272,12 @@ def _load_content(places: Places, identity: ImageIdentity) -> ImageContent:
         # A cache that cannot be written only costs time.
         return content
     return content
+
+
+def _read(identity: ImageIdentity) -> ImageContent:
+    content = read_content(identity)
+    python, ipykernel = find_python(identity, content.environment)
+    return replace(content, python=python, ipykernel=ipykernel)
 
 
 def _parse_content(record: dict[str, Any]) -> ImageContent:

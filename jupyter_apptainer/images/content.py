@@ -36,7 +36,7 @@ class ImageContent:
 
     definition: the text that it was built from. origin: where it came from, as a URI or in words. compression, block_bytes: of
     its squashfs. signatures: made by whom; whether they are true, only `image verify` can tell. overlay_bytes: size of each
-    overlay that is embedded. created_at: seconds since 1970.
+    overlay that is embedded. created_at: seconds since 1970. python, ipykernel: their versions, for `catalogue` to fill in.
     """
 
     architecture: str | None = None
@@ -54,6 +54,8 @@ class ImageContent:
     block_bytes: int | None = None
     signatures: tuple[Signature, ...] = ()
     overlay_bytes: tuple[int, ...] = ()
+    python: str | None = None
+    ipykernel: str | None = None
 
 
 def read_content(identity: ImageIdentity) -> ImageContent:

@@ -70,13 +70,18 @@ def test_answer_is_kept_until_the_file_changes(places: Places, shelf: Path) -> N
     assert load_image(places, str(path)).content == first.content
 
 
-def test_python_is_known_once_a_kernel_has_asked(
+def test_python_is_found_by_its_files_and_known_exactly_once_a_kernel_has_asked(
     engine: EngineInfo, places: Places, starter_image: Path, tmp_path: Path
 ) -> None:
     places = replace(places, cache=tmp_path / "cache")
+    found = load_image(places, str(starter_image))
     probe = probe_image(engine, str(starter_image), PYTHON_COMMAND, places, os.environ, options=PROBE_OPTIONS)
     image = load_image(places, str(starter_image))
     assert image.probe == probe
+    assert found.python
+    assert (probe.python_version or "").startswith(f"{found.python}.")
+    assert found.ipykernel == probe.ipykernel
+    assert image.python == probe.python_version
     # Python without packages, which another kernel may have asked for later, tells less about the image.
     assert probe_image(engine, str(starter_image), ["/usr/bin/python3", *PYTHON_COMMAND[1:]], places, os.environ)
     assert load_image(places, str(starter_image)).probe == probe

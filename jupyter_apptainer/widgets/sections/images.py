@@ -64,8 +64,8 @@ def _build_row(context: PanelContext, image: Image, users: list[str], running: s
         cells=(
             os.path.basename(image.path),
             format_bytes(image.size_bytes),
-            (image.probe and image.probe.python_version) or "-",
-            (image.probe and image.probe.ipykernel) or "-",
+            image.python or "-",
+            image.ipykernel or "-",
             ", ".join(users) or "-",
             image.problem or image.origin or "-",
         ),
