@@ -220,7 +220,7 @@ def defer_debugger():  # type: ignore[no-untyped-def]
     finally:
         del sys.modules["debugpy"]
     explorer = getattr(debugger, "VariableExplorer", None)
-    if explorer is None or debugger._is_debugpy_available is not False or not has_module("debugpy"):  # type: ignore[no-untyped-call]
+    if explorer is None or getattr(debugger, "_is_debugpy_available", None) is not False or not has_module("debugpy"):  # type: ignore[no-untyped-call]
         return
 
     class LateExplorer(object):  # noqa: UP004
