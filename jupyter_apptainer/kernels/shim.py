@@ -221,6 +221,8 @@ def defer_debugger():  # type: ignore[no-untyped-def]
         del sys.modules["debugpy"]
     explorer = getattr(debugger, "VariableExplorer", None)
     if explorer is None or getattr(debugger, "_is_debugpy_available", None) is not False or not has_module("debugpy"):  # type: ignore[no-untyped-call]
+        # There is none, or this ipykernel does it in another way: it shall import what it finds.
+        del sys.modules["ipykernel.debugger"]
         return
 
     class LateExplorer(object):  # noqa: UP004
