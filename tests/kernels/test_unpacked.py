@@ -30,8 +30,8 @@ from jupyter_apptainer.tasks.store import iter_tasks
 from tests.kernels.plans import CONTEXT
 from tests.kernels.test_resume import build_entry
 
-# The same for every user.
-pytestmark = pytest.mark.user
+# The same for every user, and root has more time.
+pytestmark = pytest.mark.root
 Choose = Callable[..., tuple[bool, str]]
 
 
