@@ -19,6 +19,7 @@ from jupyter_apptainer.cli.main import main
 from jupyter_apptainer.images.records import build_record, iter_records, remove_record, save_record
 from jupyter_apptainer.images.reference import parse_reference
 from jupyter_apptainer.places import Places
+from jupyter_apptainer.tasks.store import forget_task, iter_tasks
 from tests.laboratory import Lab
 from tests.registry import PASSWORD, USER, OciImage, Registry
 
@@ -265,3 +266,6 @@ def test_an_unpacked_copy_is_made_shown_and_removed(
     cli("image", "remove", "-y", image)
     assert "of an unpacked copy given back" in cli.err
     assert not tree.exists()
+    for task in list(iter_tasks(places)):
+        if task.spec.kind == "image-unpack":
+            forget_task(places, task.id)

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,7 +50,8 @@ with CopyStore(Path(sys.argv[1]), 0, find_places()).begin(check_image(sys.argv[2
 
 @pytest.fixture
 def store(tmp_path: Path, places: Places) -> CopyStore:
-    return CopyStore(tmp_path / "copies", 2048 * MIB, places)
+    """Copies, with a ledger and tasks of their own."""
+    return CopyStore(tmp_path / "copies", 2048 * MIB, replace(places, data=tmp_path / "data"))
 
 
 @pytest.fixture
@@ -59,18 +60,16 @@ def images(small_image: Path, tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def hold(places: Places) -> Iterator[Hold]:
+def hold(store: CopyStore) -> Hold:
     """Have a kernel run in a copy, as far as the ledger knows."""
-    names: list[str] = []
 
     def enter(copy: Copy) -> None:
-        names.append(f"jpa-unpacked-{len(names)}")
-        entry = LedgerEntry(names[-1], copy.about.image, ProcessIdentity.current(), "k", "", time.time(), "/r", "/l")
-        ledger.save_entry(places, replace(entry, unpacked=str(copy.tree)))
+        entry = LedgerEntry(
+            f"jpa-{copy.key}", copy.about.image, ProcessIdentity.current(), "k", "", time.time(), "/r", "/l"
+        )
+        ledger.save_entry(store.places, replace(entry, unpacked=str(copy.tree)))
 
-    yield enter
-    for name in names:
-        ledger.remove_entry(places, name)
+    return enter
 
 
 def start(image: Path, store: CopyStore) -> Started:
@@ -93,7 +92,9 @@ def test_copies_are_made_once_kept_within_the_limit_and_never_taken_from_a_kerne
     images: list[Path], store: CopyStore, hold: Hold
 ) -> None:
     one, two, three = images
-    first, second = start(one, store), start(one, store)
+    # Under the lock the first cannot be done before the second is asked for.
+    with store.lock():
+        first, second = start(one, store), start(one, store)
     assert (first.task.id, first.is_joined, second.is_joined) == (second.task.id, False, True)
     made = wait_for_task(store.places, first.task.id)
     copy = unpack(one, store)

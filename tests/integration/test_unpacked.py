@@ -22,7 +22,7 @@ from jupyter_apptainer.kernels.unpacked import find_store
 from jupyter_apptainer.places import Places
 from jupyter_apptainer.tasks.follow import wait_for_task
 from jupyter_apptainer.tasks.stop import cancel_task
-from jupyter_apptainer.tasks.store import iter_tasks
+from jupyter_apptainer.tasks.store import forget_task, iter_tasks
 from tests.integration.conftest import TIMEOUT_S, RunningKernel, StartKernel, list_entries
 
 FACTS = r"""
@@ -72,10 +72,10 @@ def find_tree(kernel: RunningKernel, places: Places) -> str:
     return next(entry.unpacked for entry in list_entries(places) if entry.name == name)
 
 
-def wait_for_copy(places: Places) -> str:
+def wait_for_copy(places: Places, image: Path) -> str:
     """Wait for the task that the start of a kernel begins, and return the copy's folder."""
     deadline = time.monotonic() + TIMEOUT_S
-    while not (tasks := [task for task in iter_tasks(places) if task.spec.kind == "image-unpack"]):
+    while not (tasks := [task for task in iter_tasks(places) if task.spec.args.get("image") == str(image)]):
         # A thread of the start begins it: nothing on the disk tells that it will.
         assert time.monotonic() < deadline, "no task was begun"
         time.sleep(0.05)
@@ -97,7 +97,9 @@ def store(places: Places) -> Iterator[CopyStore]:
         if thread.name == "unpack-image":
             thread.join(TIMEOUT_S)
     for task in list(iter_tasks(places)):
-        cancel_task(places, task.id)
+        if task.spec.kind == "image-unpack":
+            cancel_task(places, task.id)
+            forget_task(places, task.id)
     store.prune(0)
     assert sorted(path.name for path in store.folder.iterdir()) == [".lock"]
 
@@ -109,7 +111,7 @@ def test_the_second_kernel_starts_from_a_copy_and_finds_what_the_first_has_found
     link.symlink_to(own_image)
     config = {"image": str(link)}
     first = start_kernel(config, manager=make_manager())
-    tree = wait_for_copy(places)
+    tree = wait_for_copy(places, own_image)
     assert find_tree(first, places) == ""
     second = start_kernel(name=first.manager.kernel_name, manager=make_manager())
     assert find_tree(second, places) == tree

@@ -36,6 +36,12 @@ Choose = Callable[..., tuple[bool, str]]
 
 
 @pytest.fixture
+def own(places: Places, tmp_path: Path) -> Places:
+    """With a ledger and tasks of this test alone."""
+    return replace(places, data=tmp_path / "data")
+
+
+@pytest.fixture
 def settings(tmp_path: Path) -> ApptainerConfig:
     return ApptainerConfig(unpacked_images="1G", unpacked_images_dir=str(tmp_path / "scratch"), task_niceness=0)
 
@@ -46,26 +52,26 @@ def image(small_image: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def choose(engine: EngineInfo, places: Places, settings: ApptainerConfig, image: Path) -> Choose:
+def choose(engine: EngineInfo, own: Places, settings: ApptainerConfig, image: Path) -> Choose:
     """Say whether a kernel would start from the copy, and why."""
 
     def ask(config: dict[str, Any] | None = None, **changes: Any) -> tuple[bool, str]:
         spec = parse_container_spec({"image": str(image), **(config or {})})
-        found = choose_copy(spec, replace(engine, **changes), settings, places)
+        found = choose_copy(spec, replace(engine, **changes), settings, own)
         return found.tree is not None, found.note
 
     return ask
 
 
-def unpack(image: Path, engine: EngineInfo, settings: ApptainerConfig, places: Places) -> Path:
-    return Path(wait_for_task(places, unpack_now(str(image), engine, settings, places).task.id)["path"])
+def unpack(image: Path, engine: EngineInfo, settings: ApptainerConfig, own: Places) -> Path:
+    return Path(wait_for_task(own, unpack_now(str(image), engine, settings, own).task.id)["path"])
 
 
 def test_a_copy_is_used_where_nothing_tells_it_from_the_image(
-    choose: Choose, image: Path, engine: EngineInfo, settings: ApptainerConfig, places: Places, tmp_path: Path
+    choose: Choose, image: Path, engine: EngineInfo, settings: ApptainerConfig, own: Places, tmp_path: Path
 ) -> None:
     assert choose() == (False, "there is no unpacked copy of it yet; one is made after a start")
-    tree = unpack(image, engine, settings, places)
+    tree = unpack(image, engine, settings, own)
     assert choose() == (True, f"its unpacked copy {tree} is started, which takes less time")
     overlay, layer = tmp_path / "o.img", shutil.copyfile(image, tmp_path / "layer.sif")
     subprocess.run([engine.path, "overlay", "create", "--size", "64", overlay], check=True)
@@ -97,12 +103,12 @@ def test_where_a_policy_asks_for_proofs_of_the_file_it_is_the_file_that_starts(
     image: Path,
     engine: EngineInfo,
     settings: ApptainerConfig,
-    places: Places,
+    own: Places,
     pattern: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    unpack(image, engine, settings, places)
+    unpack(image, engine, settings, own)
     assert choose()[0]
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
     lines = f"c.ApptainerPolicy.images = ['/', {pattern!r}]\n"
@@ -114,15 +120,15 @@ def test_where_a_policy_asks_for_proofs_of_the_file_it_is_the_file_that_starts(
 
 
 def test_the_doctor_says_whether_copies_can_be_used(
-    image: Path, engine: EngineInfo, settings: ApptainerConfig, places: Places
+    image: Path, engine: EngineInfo, settings: ApptainerConfig, own: Places
 ) -> None:
     def ask(**changes: Any) -> list[tuple[str, str]]:
-        found = probe_unpacked(replace(engine, **changes), settings, places)
+        found = probe_unpacked(replace(engine, **changes), settings, own)
         return [(probe.status, probe.detail) for probe in found]
 
-    folder = find_store(settings, places).folder
+    folder = find_store(settings, own).folder
     assert ask() == [("ok", f"0 in {folder}, 0 MiB of 1.0 GiB")]
-    unpack(image, engine, settings, places)
+    unpack(image, engine, settings, own)
     assert ask()[0][1].startswith(f"1 in {folder}, ")
     ((status, detail),) = ask(setuid=True)
     assert (status, detail.startswith("none is made or used: the engine is installed setuid")) == ("warn", True)
@@ -134,47 +140,44 @@ def test_the_doctor_says_whether_copies_can_be_used(
 
 
 def test_a_plan_that_is_older_than_the_image_starts_the_image(
-    image: Path, engine: EngineInfo, settings: ApptainerConfig, places: Places
+    image: Path, engine: EngineInfo, settings: ApptainerConfig, own: Places
 ) -> None:
-    tree = str(unpack(image, engine, settings, places))
+    tree = str(unpack(image, engine, settings, own))
     spec = parse_container_spec({"image": str(image)})
     plan = build_launch_plan(spec, replace(CONTEXT, engine=engine, unpacked=tree, unpacked_note="so"))
     assert plan.container_env["APPTAINER_CONTAINER"] == plan.image == str(image)
     assert tree in plan.instance_argv
     entry = replace(build_entry(plan), unpacked=tree)
-    try:
-        assert claim_copy(plan, entry, places) == (tree, entry)
-        assert ledger.load_entry(places, entry.name) == entry
-    finally:
-        ledger.remove_entry(places, entry.name)
-    assert request_copy(plan, spec, settings, places, os.environ) is None
+    assert claim_copy(plan, entry, own) == (tree, entry)
+    assert ledger.load_entry(own, entry.name) == entry
+    assert request_copy(plan, spec, settings, own, os.environ) is None
     os.utime(image)
-    assert claim_copy(plan, entry, places) == (str(image), replace(entry, unpacked=""))
+    assert claim_copy(plan, entry, own) == (str(image), replace(entry, unpacked=""))
 
 
 def test_a_copy_that_could_not_be_made_is_not_tried_again_with_every_start(
-    image: Path, engine: EngineInfo, settings: ApptainerConfig, places: Places
+    image: Path, engine: EngineInfo, settings: ApptainerConfig, own: Places
 ) -> None:
     spec = parse_container_spec({"image": str(image)})
     plan = build_launch_plan(spec, replace(CONTEXT, engine=engine))
     settings.unpacked_images = "1M"
-    first = request_copy(plan, spec, settings, places, os.environ)
+    first = request_copy(plan, spec, settings, own, os.environ)
     assert first is not None
-    store = find_store(settings, places)
+    store = find_store(settings, own)
     with pytest.raises(ImageInvalid, match="it allows 1 MiB") as failed:
-        wait_for_task(places, first.task.id)
+        wait_for_task(own, first.task.id)
     assert "that would take" in str(failed.value)
-    assert request_copy(plan, spec, settings, places, os.environ) is None
-    assert [task.id for task in iter_tasks(places) if task.spec.fingerprint == check_image(str(image)).key] == [
+    assert request_copy(plan, spec, settings, own, os.environ) is None
+    assert [task.id for task in iter_tasks(own) if task.spec.fingerprint == check_image(str(image)).key] == [
         first.task.id
     ]
     assert store.list_all() == []
 
 
 def test_an_overlay_is_the_same_on_the_image_and_on_its_copy(
-    image: Path, engine: EngineInfo, settings: ApptainerConfig, places: Places, tmp_path: Path
+    image: Path, engine: EngineInfo, settings: ApptainerConfig, own: Places, tmp_path: Path
 ) -> None:
-    tree, overlay = unpack(image, engine, settings, places), tmp_path / "o.img"
+    tree, overlay = unpack(image, engine, settings, own), tmp_path / "o.img"
     subprocess.run([engine.path, "overlay", "create", "--size", "64", overlay], check=True)
 
     def run(root: Path, script: str, options: ContainerOptions) -> str:
