@@ -277,6 +277,23 @@ def test_steps_of_a_dockerfile_are_layers(
     assert ask(tmp_path / "out.sif", "sh", "-c", "ls -d /.copied /.post* 2>/dev/null || echo none") == "none"
 
 
+@pytest.mark.user
+def test_file_of_several_names_that_is_replaced_needs_no_copy(
+    engine: EngineInfo, places: Places, small_image: Path, tmp_path: Path, ask: Ask
+) -> None:
+    """As a package that is upgraded does it. One that is written to by one of its names does need it."""
+    definition = tmp_path / "names.def"
+    text = f"Bootstrap: localimage\nFrom: {small_image}\n%post\n    cd /opt; echo old >a; ln a b; echo kept >c; ln c d\n    # layer\n"
+    definition.write_text(f"{text}    echo new >a.new; ln a.new b.new; mv a.new a; mv b.new b\n")
+    replaced = build(engine, places, definition, "names.sif")
+    assert "Once more" not in replaced.log.read_text()
+    assert ask(replaced.path, "cat", "/opt/a", "/opt/b", "/opt/d") == "new\nnew\nkept"
+    definition.write_text(f"{text}    echo new >a.new; mv a.new a; echo more >>d\n")
+    written = build(engine, places, definition, "names.sif")
+    assert "Once more" in written.log.read_text()
+    assert ask(written.path, "cat", "/opt/a", "/opt/b", "/opt/c") == "new\nold\nkept\nmore"
+
+
 def test_failed_build_is_taken_up_at_the_failed_line(
     engine: EngineInfo, places: Places, small_image: Path, tmp_path: Path
 ) -> None:

@@ -106,7 +106,7 @@ if [ "$status" = 0 ]; then
     fi
     # Only here: the kernel takes all permissions from a part of it.
     rm -rf "$new/work" "$new/unused"
-    find "$new/tree" -type f -printf '%n %P\0' >"$new/files"
+    find "$new/tree" -type f -printf '%n %i %P\0' >"$new/files"
     du -sk "$new/tree" | cut -f1 >"$new/size"
 fi
 exit "$status"

@@ -16,7 +16,7 @@ from ..reference import REGISTRY_SCHEMES
 from .store import shorten_key
 
 # Another way of making layers makes other layers.
-_VERSION = 1
+_VERSION = 2
 _BLOCK = 1 << 20
 # Made of what a mirror has at the time, as everything that %post fetches.
 _MIRRORED = ("scratch", "debootstrap", "yum", "dnf", "zypper", "arch", "busybox")

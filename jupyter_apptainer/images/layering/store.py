@@ -30,7 +30,7 @@ _REMOVED_WITHIN_S = 60.0
 class About:
     """What is known of a layer. title: the step in words. depth: how many are below it. is_whole: nothing below is needed.
 
-    lower: the folders of all that it needs, the uppermost first. linked: files of it, or of those below, that have several names.
+    lower: the folders of all that it needs, the uppermost first. linked: the names of each file that has several, here or below.
     """
 
     title: str
@@ -38,7 +38,7 @@ class About:
     size_bytes: int
     is_whole: bool
     lower: tuple[str, ...]
-    linked: tuple[str, ...] = field(default=(), repr=False)
+    linked: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -216,31 +216,45 @@ def shorten_key(digest: str) -> str:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a step has changed. linked: files with several names, here and below.
+    """What a step has changed. linked: the names of each file that has several, here and below.
 
-    torn: those of them below that are new here, or no more where they were. An overlay may have made files of their own of
-    them: of what is written to there, the other names see nothing.
+    torn: names below that are new here, or no more where they were, while others of their file are not. An overlay may have made
+    files of their own of them: of what is written to there, the other names see nothing.
     """
 
     size_bytes: int
-    linked: tuple[str, ...]
+    linked: tuple[tuple[str, ...], ...]
     torn: tuple[str, ...]
 
 
-def write_linked(path: Path, linked: Iterable[str]) -> None:
+def write_linked(path: Path, linked: Iterable[Iterable[str]]) -> None:
     """Tell a step which files below have several names."""
-    (path / "linked").write_bytes(b"".join(os.fsencode(name) + b"\0" for name in linked))
+    (path / "linked").write_bytes(b"".join(os.fsencode(name) + b"\0" for names in linked for name in names))
 
 
-def read_changes(path: Path, below: Iterable[str]) -> Changes:
-    """Read what a step has left about its changes. below: the files below that have several names."""
+def read_changes(path: Path, below: Iterable[tuple[str, ...]]) -> Changes:
+    """Read what a step has left about its changes. below: the names of each file below that has several.
+
+    Where all names of one are those of another file now, as with a package that was upgraded, none is torn.
+    """
     size = int((path / "size").read_text()) * 1024
-    entries = (entry.partition(b" ") for entry in (path / "files").read_bytes().split(b"\0") if entry)
-    names = {os.fsdecode(name): int(count) for count, _, name in entries}
+    entries = [entry.split(b" ", 2) for entry in (path / "files").read_bytes().split(b"\0") if entry]
+    files = {os.fsdecode(name): int(inode) for _, inode, name in entries}
     gone = (path / "gone").read_bytes() if (path / "gone").exists() else b""
-    linked = set(below)
-    torn = (linked & set(names)) | {os.fsdecode(name) for name in gone.split(b"\0") if name}
-    linked |= {name for name, count in names.items() if count > 1}
+    lost = {os.fsdecode(name) for name in gone.split(b"\0") if name}
+    linked: list[tuple[str, ...]] = []
+    torn: list[str] = []
+    for names in below:
+        changed = [name for name in names if name in files or name in lost]
+        if not changed:
+            linked.append(names)
+        elif len({files.get(name) for name in names}) > 1 or lost.intersection(names):
+            torn += changed
+    groups: dict[int, list[str]] = {}
+    for count, inode, name in entries:
+        if int(count) > 1:
+            groups.setdefault(int(inode), []).append(os.fsdecode(name))
+    linked += [tuple(sorted(names)) for names in groups.values()]
     return Changes(size, tuple(sorted(linked)), tuple(sorted(torn)))
 
 
@@ -251,7 +265,7 @@ def _parse_about(fields: Mapping[str, Any]) -> About:
         size_bytes=int(fields["size_bytes"]),
         is_whole=bool(fields["is_whole"]),
         lower=tuple(fields["lower"]),
-        linked=tuple(fields["linked"]),
+        linked=tuple(tuple(names) for names in fields["linked"]),
     )
 
 
