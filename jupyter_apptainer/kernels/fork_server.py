@@ -4,11 +4,12 @@ A request comes over a socket in the kernels' folder; the child becomes the kern
 the same way. What was imported and has changed on disk since, or must not be imported before a fork, makes the server begin anew.
 Python 3.8 and newer, standard library only. `forked.py` is the other side.
 
-    python fork_server.py SOCKET SETTINGS [OPTION OF THE SHIM]... -m ipykernel_launcher -f FILE
+Begun by `fork_begin.py`, with two words more in front:
 
-SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null, "bundle": FILE or null, "is_layered": …, "changed": [folder, …] or null,
-"rest_s": seconds, "spares": {…} or null}. names: the variables that the request must agree with, where kernels with other variables share the
-container. bundle, changed: see `module_bundle`.
+    SOCKET SETTINGS [OPTION OF THE SHIM]... -m ipykernel_launcher -f FILE
+
+SETTINGS: JSON, {"preload": [module, …], "names": [variable, …] or null, "rest_s": seconds, "spares": {…} or null}. names: the variables that the
+request must agree with, where kernels with other variables share the container.
 rest_s: so long after a fork, when no other has followed, the server leaves its process to a shell, which begins anew when the bell is rung
 (`SOCKET_bell`); 0: never. spares: see `fork_spares`; null: none.
 """
@@ -16,7 +17,6 @@ rest_s: so long after a fork, when no other has followed, the server leaves its 
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import os
 import select
@@ -24,10 +24,8 @@ import signal
 import socket
 import sys
 import time
-import types
 from typing import TYPE_CHECKING, Any
 
-RESUME = "_JPA_FORK_SERVER"
 BACKLOG = 64
 # A shell takes a tenth of what the smallest Python does. Others than these reap a child that they have not started as soon as it ends,
 # and so take away how a kernel has ended.
@@ -36,31 +34,35 @@ SLEEP = 'read -r _; exec "$@" </dev/null'
 REQUEST_BYTES = 1 << 20
 
 
-def load(file: str) -> types.ModuleType:
-    """Load a file that lies beside this one, under a name that no notebook has."""
-    name = "_jupyter_apptainer_" + file
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), file + ".py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules[name] = module
-    return module
-
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from . import fork_child, fork_modules, shim
+    from .fork_begin import NONE, RESUME, UNKNOWN, load, open_bundle
 else:
+    begin = sys.modules["_jupyter_apptainer_fork_begin"]
+    NONE, RESUME, UNKNOWN, load, open_bundle = begin.NONE, begin.RESUME, begin.UNKNOWN, begin.load, begin.open_bundle
     fork_child, fork_modules, shim = load("fork_child"), load("fork_modules"), load("shim")
+
+
+class Layers:
+    """What of the container is as in the image, and the bundle. early: it, where it is open already."""
+
+    def __init__(self, bundle: str, layers: str, early: Any) -> None:
+        self.bundle, self.layers, self.early = bundle, layers, early
+        self.is_layered = layers != NONE
+        self.is_known = layers not in (NONE, UNKNOWN)
+
+    def open_bundle(self) -> Any:
+        """Return what finds modules in the bundle; None where there is none that fits."""
+        early, self.early = self.early, None
+        return early or open_bundle(self.bundle, self.layers, is_first=False)
 
 
 class Server:
     """Waits for requests. `running`: the sockets on which the end of each kernel is awaited, by pid. `watching`: those of who waits for spares."""
 
-    def __init__(self, path: str, settings: dict[str, Any], options: list[str]) -> None:
+    def __init__(self, path: str, settings: dict[str, Any], options: list[str], layers: Layers) -> None:
         self.bell = path + "_bell"
         self.settings = settings
         self.names = settings["names"]
@@ -78,7 +80,8 @@ class Server:
         self.has_rested = self.is_resting = False
         resumed = os.environ.pop(RESUME, None)
         # Nobody else can have changed files: where the host knows that they are those of the image, until there is a kernel.
-        self.is_alone = resumed is None and settings["changed"] is not None
+        self.is_alone = resumed is None and layers.is_known
+        self.layers = layers
         if resumed is None:
             self.listener = listen(path)
         else:
@@ -99,7 +102,7 @@ class Server:
         """Import everything."""
         # What is imported stays; looking through all of it for garbage, again and again, takes a fifth of the time.
         gc.disable()
-        bundle = self.open_bundle()
+        bundle = self.layers.open_bundle()
         fork_modules.import_start(bundle, shim.defer_debugger)
         unfit = fork_modules.preload(self.settings["preload"], self.left_out)
         if unfit:
@@ -111,8 +114,8 @@ class Server:
             is_first = not self.running and not self.has_rested
             folder = os.path.dirname(self.listener.getsockname())
             self.spares = load("fork_spares").Spares(folder, self.settings["spares"], is_first=is_first)
-        self.changing = fork_modules.find_changing(self.settings["is_layered"])
-        self.sealed = bundle.list_stamps(bundle.plain) if bundle and self.settings["is_layered"] else {}
+        self.changing = fork_modules.find_changing(self.layers.is_layered)
+        self.sealed = bundle.list_stamps(bundle.plain) if bundle and self.layers.is_layered else {}
         self.stamps = fork_modules.take_stamps(self.changing, self.sealed)
 
     def has_changed(self) -> bool:
@@ -122,11 +125,6 @@ class Server:
         return self.stamps != fork_modules.take_stamps(self.changing, self.sealed) or fork_modules.have_changed(
             self.sealed
         )
-
-    def open_bundle(self) -> Any:
-        """Return what finds modules in the bundle; None where there is none that fits."""
-        path, changed = self.settings["bundle"], self.settings["changed"] if self.is_alone else None
-        return load("module_bundle").open_bundle(path, self.settings["is_layered"], changed) if path else None
 
     def serve(self) -> Callable[[], list[str]]:
         """Fork kernels for ever. Returns in each child: a function that makes it what it shall be, and returns the command that it is to run."""
@@ -363,19 +361,14 @@ def send(connection: socket.socket, message: dict[str, Any]) -> bool:
     return True
 
 
-def main() -> None:
-    """Serve, and in each fork run the kernel."""
-    path, settings, words = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]
-    sys.path.pop(0)
-    sys.modules["_jupyter_apptainer_fork_server"] = sys.modules["__main__"]
+def main(bundle: Any) -> None:
+    """Serve, and in each fork run the kernel. bundle: where it is open already, and still as it was opened."""
+    layers = Layers(sys.argv[1], sys.argv[2], bundle)
+    path, settings, words = sys.argv[3], json.loads(sys.argv[4]), sys.argv[5:]
     sys.argv[:] = [shim.__file__ or "", *words]
     shim.install_finders()  # type: ignore[no-untyped-call]  # Python 2.7 has no annotations
     options = words[: len(words) - len(sys.argv) + 1]
-    server = Server(path, settings, options)
+    server = Server(path, settings, options, layers)
     begin = server.serve()
     sys.argv[1:] = begin()
     shim.run_program()  # type: ignore[no-untyped-call]  # as above
-
-
-if __name__ == "__main__":
-    main()

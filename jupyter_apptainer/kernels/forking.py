@@ -14,11 +14,12 @@ from ..engine.options import Bind
 from ..images.probe import ImageProbe
 from .spec import ContainerSpec, find_shared_name
 
-SERVER = "fork_server.py"
+SERVER = "fork_begin.py"
 START_SCRIPT = "start.sh"
 # What lies in the folder that the instance binds, beside the shim.
 PROGRAM = (
     SERVER,
+    "fork_server.py",
     "fork_modules.py",
     "fork_child.py",
     "fork_spares.py",
@@ -97,13 +98,13 @@ def plan_fork_server(
     settings = {
         "preload": spec.preload,
         "names": None if names is None else sorted(names),
-        "bundle": posixpath.join(folder, BUNDLE) if bundle else None,
-        "is_layered": is_layered,
-        "changed": changed,
         "rest_s": 0 if is_kept else limits.rest_s,
         "spares": _plan_spares(argv, limits, is_kept=is_kept, is_ahead=is_ahead),
     }
-    words = (*command[:at], posixpath.join(folder, SERVER), socket, json.dumps(settings), *command[at + 1 :])
+    found = posixpath.join(folder, BUNDLE) if bundle else "-"
+    layers = _name_layers(changed) if is_layered else "-"
+    own = (posixpath.join(folder, SERVER), found, layers, socket, json.dumps(settings))
+    words = (*command[:at], *own, *command[at + 1 :])
     return ForkPlan(
         command=(log, *words),
         socket=socket,
@@ -112,6 +113,11 @@ def plan_fork_server(
         log=log,
         bundle=bundle,
     )
+
+
+def _name_layers(changed: Sequence[str] | None) -> str:
+    """Return a word of `fork_begin.py`'s."""
+    return "?" if changed is None or any(":" in folder for folder in changed) else ":".join(changed)
 
 
 def _plan_spares(

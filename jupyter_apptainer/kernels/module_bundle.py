@@ -1,21 +1,23 @@
 """Runs inside the container: serves the code of many modules from one file, which is quicker than a search through a mounted image.
 
-The file was written by the probe of the image, and is read once, by the fork server, at its start. Python 3.8 and newer.
+The file was written by the probe of the image, and is read once, by the fork server, at its start. Python 3.8 and newer; nothing is imported here that Python
+has not loaded by itself: it would be searched for.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import marshal
 import mmap
 import os
 import sys
-from importlib.machinery import ModuleSpec, SourceFileLoader
-from typing import TYPE_CHECKING, Any
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import types
     from collections.abc import Collection, Sequence
+    from typing import Any
 
 # Of each module: file, file of the compiled code, folders of a package, size and time of the file, place of its code.
 ORIGIN, CACHED, FOLDERS, SIZE, MTIME, OFFSET, LENGTH = range(7)
@@ -33,7 +35,7 @@ class Bundle:
 
     def is_fit(self) -> bool:
         """Say whether this Python would look in the same places, and understands the code."""
-        return bool(self.magic == importlib.util.MAGIC_NUMBER and self.path == sys.path)
+        return bool(self.magic == MAGIC_NUMBER and self.path == sys.path)
 
     def drop_changed(self, sealed: Collection[str] = ()) -> None:
         """Leave out what is not in the container as it was in the image: changed or hidden by a layer or a bind.

@@ -116,7 +116,7 @@ def test_the_fork_server_is_the_main_process_of_the_instance() -> None:
     assert "type=bind,source=/run/user/1000/jpa/aa/start.sh,destination=/.singularity.d/startscript,ro" in (
         found.instance_argv
     )
-    assert server.command[:3] == ("/run/user/1000/jpa/aa/fork.log", "python", "/run/user/1000/jpa/aa/fork_server.py")
+    assert server.command[:3] == ("/run/user/1000/jpa/aa/fork.log", "python", "/run/user/1000/jpa/aa/fork_begin.py")
     # What runs by hand, and whatever goes wrong with the server, joins with the same words.
     assert server.argv == found.kernel_command[found.kernel_command.index(SHIM) + 1 :]
     assert found.warnings == ()
@@ -142,20 +142,23 @@ def test_a_kernel_that_is_not_forked_says_why_nothing_is_preloaded(
 
 
 @pytest.mark.parametrize(
-    ("config", "is_layered"),
+    ("config", "changed", "layers"),
     [
-        pytest.param({}, False, id="the image alone"),
-        pytest.param({"overlays": ["/o.img"]}, True, id="overlay"),
-        pytest.param({"binds": ["/data"]}, True, id="bind"),
-        pytest.param({"extra_flags": ["--writable"]}, True, id="flag"),
+        pytest.param({}, None, "-", id="the image alone"),
+        pytest.param({"overlays": ["/o.img"]}, None, "?", id="overlay"),
+        pytest.param({"overlays": ["/o.img"]}, (), "", id="overlay with nothing in it"),
+        pytest.param({"overlays": ["/o.img"]}, ("/a", "/b"), "/a:/b", id="overlay with packages"),
+        pytest.param({"overlays": ["/o.img"]}, ("/a:b",), "?", id="colon"),
+        pytest.param({"binds": ["/data"]}, None, "?", id="bind"),
+        pytest.param({"extra_flags": ["--writable"]}, None, "?", id="flag"),
     ],
 )
 def test_the_fork_server_knows_whether_files_of_the_image_may_be_hidden(
-    config: dict[str, Any], is_layered: bool
+    config: dict[str, Any], changed: tuple[str, ...] | None, layers: str
 ) -> None:
-    server = plan(config, fork_obstacle="").fork_server
+    server = plan(config, fork_obstacle="", changed=changed, bundle="/cache/image.modules").fork_server
     assert server is not None
-    assert f'"is_layered": {str(is_layered).lower()}' in server.command[4]
+    assert server.command[3:5] == ("/run/user/1000/jpa/aa/modules", layers)
 
 
 def test_kernels_that_share_an_instance_must_agree_on_their_variables() -> None:
@@ -163,8 +166,8 @@ def test_kernels_that_share_an_instance_must_agree_on_their_variables() -> None:
     alone = plan({"env": {"A": "secret"}}, fork_obstacle="").fork_server
     assert shared is not None
     assert alone is not None
-    assert '"A"' in shared.command[4]
-    assert '"names": null' in alone.command[4]
+    assert '"A"' in shared.command[6]
+    assert '"names": null' in alone.command[6]
     assert "secret" not in repr((shared.command, alone.command))
 
 
