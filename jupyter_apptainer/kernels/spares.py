@@ -68,8 +68,9 @@ class SparePool:
             for spare in [spare for spare in self._spares if spare.state == "ready"]:
                 if _is_like(spare, preparation) and _sees(spare, preparation.plan):
                     self._drop(spare, "taken")
-                    same = _start_from_the_same(preparation, spare)
-                    return Taken(spare.kernel, _rebuild(same, spare.names))
+                    same = _rebuild(_start_from_the_same(preparation, spare), spare.names)
+                    # The next spare is started from what is best now: there may be a copy of the image since this one was.
+                    return Taken(spare.kernel, replace(same, context=preparation.context))
         return None
 
     def provide(self, preparation: Preparation, *, limit: int, idle_s: float, timeout_s: float, log: Log) -> None:
