@@ -10,7 +10,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,7 +21,7 @@ from traitlets.config import Configurable
 
 import jupyter_apptainer
 from jupyter_apptainer.bridge.lent.options import FLAGS, VALUES
-from jupyter_apptainer.cli.main import COMMANDS, EXIT_CODES, INTERRUPTED, PIPE_CLOSED, build_parser
+from jupyter_apptainer.cli.main import COMMANDS, EXIT_CODES, INTERRUPTED, PIPE_CLOSED, build_parser, main
 from jupyter_apptainer.config import ApptainerConfig
 from jupyter_apptainer.engine.environment import _KEPT
 from jupyter_apptainer.errors import iter_error_classes
@@ -40,7 +39,6 @@ from jupyter_apptainer.tasks.model import Task, TaskSpec
 pytestmark = pytest.mark.user
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAM = Path(sysconfig.get_path("scripts")) / "jupyter-apptainer"
 REFERENCE = ROOT / "docs/reference"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 
@@ -154,9 +152,8 @@ def find_commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", find_commands())
-def test_command_in_documents_exists(command: str) -> None:
-    answer = subprocess.run([PROGRAM, *command.split(), "--help"], capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
+def test_command_in_documents_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("notebook", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.name)

@@ -82,7 +82,7 @@ trap '
 # The first begins with nothing but a fresh clone. The second has what is named here, and with it about half of the work.
 apart=(
   tests/browser tests/images tests/server tests/test_benchmarks.py tests/test_examples.py tests/test_guides.py
-  tests/integration/test_course.py tests/integration/test_languages.py tests/integration/test_lent.py
+  tests/integration/test_course.py tests/integration/test_languages.py
 )
 [ $# -eq 0 ] || apart=()
 run_beside jpa-tester "${apart[@]/#/--ignore=}" "$@"
