@@ -144,8 +144,12 @@ def test_a_running_kernel_gets_other_settings_that_its_notebook_keeps(desk: Desk
         assert path.read_text() == before
         assert channels.run("kept") == ("ok", "")
 
-        # Its own cell may say so as well, where its bridge lets it.
-        channels.execute("%load_ext jupyter_apptainer\n%apptainer restart --bind data --env OMP_NUM_THREADS=4")
+        # Its own cell may say so as well, where its bridge lets it: for the next start, and for one that comes at once.
+        ended, _ = channels.run("%load_ext jupyter_apptainer\n%apptainer bind data")
+        assert ended == "ok"
+        assert json.loads(path.read_text())["metadata"]["apptainer"]["binds"] == ["data"]
+        assert channels.run(look) == ("ok", "3 False 1\n")
+        channels.execute("%apptainer restart --env OMP_NUM_THREADS=4")
         channels.wait_state("restarting")
         assert channels.run(look) == ("ok", "4 True None\n")
 
