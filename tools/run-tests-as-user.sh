@@ -3,7 +3,7 @@
 # As root: create the ordinary user USER where there is none, give them a copy of this tree, and run `make test` there as a
 # stranger would: own virtual environment, own engine, own starter image. Of root's environment only the settings for
 # proxies, certificates and package indexes go along. Afterwards nothing of USER's may be running.
-# JPA_TEST_SHARE_IMAGE=yes: USER is given root's starter image, and only the engine is their own.
+# JPA_TEST_SHARES=yes: USER is given root's starter image, and the folder $JPA_TEST_EXAMPLES to build in what root's tests use too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/machine.sh
@@ -48,7 +48,10 @@ share() {
 own_cache=$(.venv/bin/python -m pip cache dir 2>/dev/null || true)
 [ -z "$own_cache" ] || share "$own_cache" "$home/.cache/pip" "$user"
 share jupyter_apptainer/labextension "$tree/jupyter_apptainer/labextension" "$user"
-if [ "${JPA_TEST_SHARE_IMAGE:-}" = yes ]; then
+shared=()
+if [ "${JPA_TEST_SHARES:-}" = yes ]; then
+  chown "$user:" "$JPA_TEST_EXAMPLES"
+  shared=("JPA_TEST_EXAMPLES=$JPA_TEST_EXAMPLES")
   images=.local/share/jupyter-apptainer/images
   runuser -u "$user" -- mkdir -p "$home/$images"
   for file in starter.sif starter.json; do share "$HOME/$images/$file" "$home/$images/$file" "$user"; done
@@ -70,7 +73,7 @@ done < <(compgen -e)
 arguments=${*@Q}
 status=0
 runuser -u "$user" -- env -i HOME="$home" USER="$user" LOGNAME="$user" SHELL=/bin/bash LANG=C.UTF-8 \
-  PATH=/usr/local/bin:/usr/bin:/bin "${passed[@]}" \
+  PATH=/usr/local/bin:/usr/bin:/bin "${passed[@]}" "${shared[@]}" \
   make --no-print-directory -C "$tree" test PYTEST_ARGS="${arguments//\$/\$\$}" </dev/null || status=$?
 
 # The account is ours alone, so anything that still runs in it is a leftover.

@@ -76,18 +76,22 @@ trap '
   for user in "${!others[@]}"; do
     kill -- "-${others[$user]}" 2>/dev/null || true
     cat "out/tests-as-$user.log"
-  done' EXIT
+  done
+  rm -rf "${JPA_TEST_EXAMPLES:-}"' EXIT
 
 # A whole run waits more than it computes, so what an ordinary user proves is shared by two accounts; neither sees the other.
 # The first begins with nothing but a fresh clone. The second has what is named here, and with it about half of the work.
 apart=(
-  tests/browser tests/images tests/server tests/test_benchmarks.py tests/test_examples.py tests/test_guides.py
+  tests/test_examples.py tests/test_guides.py tests/browser tests/images tests/server tests/test_benchmarks.py
   tests/integration/test_course.py tests/integration/test_languages.py
 )
 [ $# -eq 0 ] || apart=()
 run_beside jpa-tester "${apart[@]/#/--ignore=}" "$@"
 get_ready
-[ ${#apart[@]} -eq 0 ] || JPA_TEST_SHARE_IMAGE=yes run_beside jpa-tester-2 "${apart[@]}"
+# What the second builds of examples/ the run as root uses too, so it begins with that.
+JPA_TEST_EXAMPLES=$(mktemp -d)
+export JPA_TEST_EXAMPLES
+[ ${#apart[@]} -eq 0 ] || JPA_TEST_SHARES=yes run_beside jpa-tester-2 "${apart[@]}"
 
 status=0
 run_own_part "$@" || { status=$?; warn "the tests as root failed"; }
