@@ -117,13 +117,14 @@ def make_certificate(folder: Path) -> Path:
 class BreakingProxy:
     """Passes connections on to a port, and stops each after `limit` bytes of answer: breaks it off, or lets it hang.
 
-    The connections that hang are counted in `stalled`, which is released once for each.
+    The connections that hang are counted in `stalled`, which is released once for each. answered: bytes of all answers.
     """
 
     upstream: int
     limit: int
     is_stalling: bool = False
     stalled: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    answered: int = 0
 
     def __post_init__(self) -> None:
         self._sockets: list[socket.socket] = []
@@ -161,6 +162,7 @@ class BreakingProxy:
         try:
             while data := source.recv(65536):
                 count += len(data)
+                self.answered += len(data) if limit is not None else 0
                 if limit is not None and count > limit:
                     if self.is_stalling:
                         self.stalled.release()
@@ -230,13 +232,10 @@ class OciImage:
         return _write_tar(path, files)
 
 
-def make_oci_image(root: Path) -> OciImage:
-    """Make an image of one layer, with an entry point, a variable and a label."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        archive.add(root, arcname=".")
-    plain = stream.getvalue()
-    layer = gzip.compress(plain, 1, mtime=0)
+def make_oci_image(root: Path, *above: Path) -> OciImage:
+    """Make an image with an entry point, a variable and a label; each folder is a layer."""
+    plain = [_pack_folder(folder) for folder in (root, *above)]
+    layers = [gzip.compress(each, 1, mtime=0) for each in plain]
     config = {
         "architecture": "amd64",
         "os": "linux",
@@ -246,18 +245,25 @@ def make_oci_image(root: Path) -> OciImage:
             "Cmd": ["echo hello"],
             "Labels": {"org.example.title": "tiny"},
         },
-        "rootfs": {"type": "layers", "diff_ids": [compute_digest(plain)]},
+        "rootfs": {"type": "layers", "diff_ids": list(map(compute_digest, plain))},
     }
     configured = json.dumps(config).encode()
     manifest = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST,
         "config": _describe(configured, "application/vnd.oci.image.config.v1+json"),
-        "layers": [_describe(layer, "application/vnd.oci.image.layer.v1.tar+gzip")],
+        "layers": [_describe(layer, "application/vnd.oci.image.layer.v1.tar+gzip") for layer in layers],
     }
-    blobs = {compute_digest(blob): blob for blob in (layer, configured, json.dumps(manifest).encode())}
-    layer_digest, config_digest, manifest_digest = blobs
+    blobs = {compute_digest(blob): blob for blob in (*layers, configured, json.dumps(manifest).encode())}
+    layer_digest, *_, config_digest, manifest_digest = blobs
     return OciImage(blobs, manifest_digest, config_digest, layer_digest)
+
+
+def _pack_folder(folder: Path) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.add(folder, arcname=".")
+    return stream.getvalue()
 
 
 def compute_digest(content: bytes) -> str:

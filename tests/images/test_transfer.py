@@ -27,7 +27,7 @@ from jupyter_apptainer.tasks.model import Task
 from jupyter_apptainer.tasks.stop import cancel_task, end_strays
 from jupyter_apptainer.tasks.store import get_task, iter_tasks
 from tests.laboratory import Lab
-from tests.registry import PASSWORD, USER, BreakingProxy, OciImage, Registry
+from tests.registry import PASSWORD, USER, BreakingProxy, OciImage, Registry, make_oci_image
 
 # The same for every user.
 pytestmark = pytest.mark.user
@@ -168,6 +168,26 @@ def test_connection_that_breaks_off_leaves_nothing(
     assert "try again" in (caught.value.hint or "")
     assert not list(folder.iterdir())
     assert not list(iter_records(lab.places))
+
+
+@pytest.mark.user  # the engine's own, and the same for root
+def test_layers_that_had_arrived_are_not_fetched_again(
+    lab: Lab, registry: Registry, root: Path, tmp_path: Path
+) -> None:
+    """The engine asks for them, and reads no further when it sees that it has them: of a small one all is sent by then."""
+    lab = Lab(lab.engine, lab.places, {**lab.environ, "APPTAINER_CACHEDIR": str(tmp_path / "cache")})
+    sizes = {"first": 20_000_000, "second": 24_000_000}
+    for name, size in sizes.items():
+        (tmp_path / name / "opt").mkdir(parents=True)
+        (tmp_path / name / "opt" / name).write_bytes(os.urandom(size))
+    image = make_oci_image(root, tmp_path / "first", tmp_path / "second")
+    image.push(registry, "lab/two", "1")
+    # The second layer alone is too large, if each has a connection of its own; else it is where the connection breaks off.
+    with BreakingProxy(registry.port, limit=23_500_000) as proxy, pytest.raises(RegistryError):
+        pull(lab, f"docker://{proxy.host}/lab/two:1", tmp_path / "two.sif")
+    with BreakingProxy(registry.port, limit=1 << 40) as proxy:
+        pull(lab, f"docker://{proxy.host}/lab/two:1", tmp_path / "two.sif")
+        assert proxy.answered < sum(sizes.values()) - sizes["first"] / 2
 
 
 def test_certificates_and_password(
