@@ -19,7 +19,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _PAGE = 4096
@@ -33,7 +33,8 @@ class Process:
     pid: int
     start_ticks: int
     ppid: int
-    command: str
+    # A fork server that rests is another program in the same process.
+    command: str = field(compare=False)
 
     def __str__(self) -> str:
         return f"{self.pid} (parent {self.ppid}): {self.command}"

@@ -83,6 +83,8 @@ class Server:
         self.is_alone = resumed is None and layers.is_known
         self.layers = layers
         if resumed is None:
+            if settings["rest_s"] and not os.path.lexists(self.bell):
+                os.mkfifo(self.bell, 0o600)
             self.listener = listen(path)
         else:
             self.take_up(int(resumed))
@@ -276,10 +278,8 @@ class Server:
 
     def rest(self) -> None:
         """Begin anew with nothing imported, and where there is a fit shell only when the bell is rung. Returns where there is something to do."""
-        if os.path.basename(os.path.realpath(SHELL)) not in FIT_SHELLS:
+        if os.path.basename(os.path.realpath(SHELL)) not in FIT_SHELLS or not os.path.exists(self.bell):
             self.begin_anew(is_resting=True)
-        if not os.path.lexists(self.bell):
-            os.mkfifo(self.bell, 0o600)
         # Both ends: else it would wait for somebody who rings.
         bell = os.open(self.bell, os.O_RDWR)
         # Who has connected before that has found no bell to ring.

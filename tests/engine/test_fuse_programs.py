@@ -41,8 +41,11 @@ def test_what_could_not_be_found_is_not_written(config: str, folder: str) -> Non
     assert add_search_folder(config, folder) is None
 
 
-def test_the_configuration_is_made_once_and_its_program_is_the_engines(engine: EngineInfo, places: Places) -> None:
-    engine = replace(engine, setuid=False)
+def test_the_configuration_is_made_once_and_its_program_is_the_engines(
+    engine: EngineInfo, places: Places, tmp_path: Path
+) -> None:
+    # Kernels of other tests have made one in the cache of the session.
+    engine, places = replace(engine, setuid=False), replace(places, cache=tmp_path)
     assert find_config(engine, places, is_dry=True) is None
     assert not (places.cache / "fuse").exists()
     config = find_config(engine, places)
