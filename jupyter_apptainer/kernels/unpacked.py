@@ -61,7 +61,9 @@ def choose_copy(spec: ContainerSpec, engine: EngineInfo, settings: ApptainerConf
     if reason:
         return Choice(note=f"no unpacked copy is used: {reason}")
     if copy is None:
-        return Choice(note="there is no unpacked copy of it yet; one is made after a start")
+        return Choice(
+            note="there is no unpacked copy of it yet; one is made after a start, and `jupyter apptainer tasks` tells how that went"
+        )
     return Choice(str(copy.tree), f"its unpacked copy {copy.tree} is started, which takes less time")
 
 

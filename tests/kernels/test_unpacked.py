@@ -70,7 +70,10 @@ def unpack(image: Path, engine: EngineInfo, settings: ApptainerConfig, own: Plac
 def test_a_copy_is_used_where_nothing_tells_it_from_the_image(
     choose: Choose, image: Path, engine: EngineInfo, settings: ApptainerConfig, own: Places, tmp_path: Path
 ) -> None:
-    assert choose() == (False, "there is no unpacked copy of it yet; one is made after a start")
+    assert choose() == (
+        False,
+        "there is no unpacked copy of it yet; one is made after a start, and `jupyter apptainer tasks` tells how that went",
+    )
     tree = unpack(image, engine, settings, own)
     assert choose() == (True, f"its unpacked copy {tree} is started, which takes less time")
     overlay, layer = tmp_path / "o.img", shutil.copyfile(image, tmp_path / "layer.sif")
