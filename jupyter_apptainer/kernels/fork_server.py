@@ -79,8 +79,9 @@ class Server:
         # has_rested: this is not the first program here. is_resting: it waits with its imports for who needs them.
         self.has_rested = self.is_resting = False
         resumed = os.environ.pop(RESUME, None)
-        # Nobody else can have changed files: where the host knows that they are those of the image, until there is a kernel.
-        self.is_alone = resumed is None and layers.is_known
+        # Nobody else can have changed files: where the host knows that they are those of the image, until there is a kernel. One that shares the
+        # container may have joined it in another way.
+        self.is_alone = resumed is None and layers.is_known and self.names is None
         self.layers = layers
         if resumed is None:
             if settings["rest_s"] and not os.path.lexists(self.bell):
@@ -193,6 +194,7 @@ class Server:
 
     def answer(self, connection: socket.socket, request: dict[str, Any]) -> bool:
         """Fork a kernel, or say why not; True in the child."""
+        self.is_alone = self.is_alone and not request.get("is_restart")
         if self.has_changed():
             self.waiting.insert(0, (connection, request))
             self.begin_anew()
