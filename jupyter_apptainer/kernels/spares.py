@@ -24,8 +24,9 @@ from .fork_child import OWN_NAMES
 from .forked import NotForked
 from .limits import has_memory_to_spare
 from .names import Names, build_spare_names
-from .plan import LaunchPlan, build_launch_plan
+from .plan import LaunchContext, LaunchPlan, build_launch_plan
 from .prepare import Preparation
+from .spec import ContainerSpec
 
 # The kernel that has just been started goes first.
 SETTLE_S = 1.0
@@ -36,11 +37,12 @@ Log = logging.Logger | logging.LoggerAdapter[Any]
 
 @dataclass(eq=False)
 class Spare:
-    """image: which one it was started from. kernel: without a kernel yet."""
+    """image: which one it was started from. wish, context: what its plan was made of. kernel: without a kernel yet."""
 
     names: Names
     image: str
-    cwd: str
+    wish: ContainerSpec
+    context: LaunchContext
     kernel: ContainerKernel
     state: State = "starting"
     keeper: threading.Thread | None = None
@@ -155,7 +157,8 @@ def can_have_spare(plan: LaunchPlan) -> bool:
 
 def _build_spare(preparation: Preparation, log: Log) -> Spare:
     names = build_spare_names(preparation.places, secrets.token_hex(4))
-    plan = _rebuild_bare(preparation, names, preparation.plan.cwd)
+    wish, context = preparation.final, _build_context(preparation, names, preparation.plan.cwd)
+    plan = build_launch_plan(wish, context)
     probe = preparation.probe
     kernel = ContainerKernel(
         plan,
@@ -166,7 +169,7 @@ def _build_spare(preparation: Preparation, log: Log) -> Spare:
         log=log,
         start_files=probe.start_files if probe else (),
     )
-    return Spare(names, check_image(plan.image).key, plan.cwd, kernel)
+    return Spare(names, check_image(plan.image).key, wish, context, kernel)
 
 
 def _start(spare: Spare, timeout_s: float) -> str:
@@ -193,7 +196,11 @@ def _is_whole(spare: Spare) -> bool:
 def _is_like(spare: Spare, preparation: Preparation) -> bool:
     """Say whether a spare for this start would be the same: everything that is planned, but the kernel's id and own variables."""
     same = _start_from_the_same(preparation, spare)
-    return _rebuild_bare(same, spare.names, spare.cwd) == spare.kernel.plan
+    context = _build_context(same, spare.names, spare.context.cwd)
+    # Usually nothing differs of what a plan is made of, and then the plan does not.
+    return (same.final, context) == (spare.wish, spare.context) or build_launch_plan(
+        same.final, context
+    ) == spare.kernel.plan
 
 
 def _start_from_the_same(preparation: Preparation, spare: Spare) -> Preparation:
@@ -212,28 +219,26 @@ def _sees(spare: Spare, plan: LaunchPlan) -> bool:
 
 
 def _rebuild(preparation: Preparation, names: Names) -> Preparation:
-    plan = _plan_with(preparation, names)
+    plan = build_launch_plan(preparation.final, _rename(preparation.context, names))
     return replace(preparation, plan=replace(plan, warnings=preparation.plan.warnings))
 
 
-def _rebuild_bare(preparation: Preparation, names: Names, cwd: str) -> LaunchPlan:
-    """Return the plan of a spare: of the start, what is not its kernel's alone."""
+def _build_context(preparation: Preparation, names: Names, cwd: str) -> LaunchContext:
+    """Return what the plan of a spare is made of: of the start, what is not its kernel's alone."""
     environ = {name: value for name, value in preparation.context.environ.items() if not name.startswith(OWN_NAMES)}
-    return _plan_with(preparation, names, kernel_id="", cwd=cwd, environ=environ)
+    return replace(_rename(preparation.context, names), kernel_id="", cwd=cwd, environ=environ)
 
 
-def _plan_with(preparation: Preparation, names: Names, **changes: Any) -> LaunchPlan:
-    context = replace(
-        preparation.context,
+def _rename(context: LaunchContext, names: Names) -> LaunchContext:
+    return replace(
+        context,
         entry_name=names.entry,
         instance_name=names.instance,
         instance_dir=names.instance_dir,
         private_dir=names.private_dir,
         scratch_dir=names.scratch_dir,
         is_ahead=True,
-        **changes,
     )
-    return build_launch_plan(preparation.final, context)
 
 
 pool = SparePool()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import queue
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,9 @@ from traitlets.config import Config
 
 from jupyter_apptainer.instances.ledger import iter_entries
 from jupyter_apptainer.instances.model import Instance, LedgerEntry
+from jupyter_apptainer.instances.process import read_children
+from jupyter_apptainer.kernels import forking
+from jupyter_apptainer.kernels.forked import wait_ready
 from jupyter_apptainer.kernels.kernelspecs import add_kernelspec
 from jupyter_apptainer.kernels.provisioner import ApptainerProvisioner
 from jupyter_apptainer.kernels.spec import parse_container_spec
@@ -31,6 +37,78 @@ TIMEOUT_S = 60.0
 # last look and the system call is only noticed when the sleep is over, in any kernel. Nor would `flush=True` in a print before:
 # a kernel that was interrupted just then once sent nothing more; probably the lock of ipykernel's wait for the flush stayed taken.
 SLEEP = "import time\nfor _ in range(600): time.sleep(0.1)"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way in which kernels come to be, which nobody must be able to tell from the others. config: of kernel.json; settings: of `ApptainerConfig`.
+
+    spare: the kernel that a test sees has been one that waited, and is what a restart took.
+    """
+
+    name: str
+    config: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def build_manager(self) -> KernelManager:
+        """Return a manager whose kernels come in this way."""
+        return KernelManager(config=Config({"ApptainerConfig": dict(self.settings)}))
+
+    def settle(self, manager: KernelManager) -> None:
+        """Have the kernel that was just started be one of this mode."""
+        if self is SPARE and has_fork_server(manager):
+            spares = list_spares(manager)
+            manager.restart_kernel(now=True)
+            assert find_pid(manager) in spares
+
+
+FORKED = Mode("forked")
+JOINED = Mode("joined", settings={"fork_kernels": False})
+SPARE = Mode("spare", config={"preload": ["json"]})
+# A test runs as two users, each in a mode other than the usual one; it is `forked` everywhere else.
+OTHER_MODE = SPARE if os.geteuid() == 0 else JOINED
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is marked with `modes` runs in the mode that this user has for it."""
+    if metafunc.definition.get_closest_marker("modes") and "mode" in metafunc.fixturenames:
+        metafunc.parametrize("mode", [pytest.param(OTHER_MODE, id=OTHER_MODE.name)], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def mode(request: pytest.FixtureRequest) -> Iterator[Mode]:
+    """How kernels come to be in the tests of this module."""
+    chosen: Mode = getattr(request, "param", FORKED)
+    with pytest.MonkeyPatch.context() as patch:
+        if chosen is SPARE:
+            patch.setattr(forking, "SETTLE_S", 0.0)
+        yield chosen
+
+
+def has_fork_server(manager: KernelManager) -> bool:
+    """Say whether the kernel could be forked: not where it is no ipykernel, or has tight limits."""
+    assert isinstance(manager.provisioner, ApptainerProvisioner)
+    assert manager.provisioner.kernel is not None
+    return manager.provisioner.kernel.plan.fork_server is not None
+
+
+def find_pid(manager: KernelManager) -> int:
+    """Return the pid of the process that Jupyter takes for the kernel."""
+    assert isinstance(manager.provisioner, ApptainerProvisioner)
+    assert manager.provisioner.kernel is not None
+    assert manager.provisioner.kernel.process is not None
+    return manager.provisioner.kernel.process.pid
+
+
+def list_spares(manager: KernelManager) -> list[int]:
+    """Wait until the kernel's server has all spares that it shall have, and return their pids."""
+    assert isinstance(manager.provisioner, ApptainerProvisioner)
+    runner = manager.provisioner.kernel
+    assert runner is not None
+    assert runner.instance is not None
+    asyncio.run(wait_ready(runner.plan, runner.instance, TIMEOUT_S))
+    (server,) = read_children(runner.instance.init.pid)
+    return sorted(set(read_children(server)) - {find_pid(manager)})
 
 
 @dataclass
@@ -154,7 +232,7 @@ def make_kernelspec(starter_image: Path, request: pytest.FixtureRequest) -> Iter
 
 
 @pytest.fixture
-def start_kernel(make_kernelspec: MakeKernelspec, tmp_path: Path) -> Iterator[StartKernel]:
+def start_kernel(make_kernelspec: MakeKernelspec, tmp_path: Path, mode: Mode) -> Iterator[StartKernel]:
     """Start kernels; whatever still runs at the end of the test is shut down."""
     running: list[RunningKernel] = []
 
@@ -166,8 +244,8 @@ def start_kernel(make_kernelspec: MakeKernelspec, tmp_path: Path) -> Iterator[St
         name: str | None = None,
         manager: KernelManager | None = None,
     ) -> RunningKernel:
-        km = manager or KernelManager()
-        km.kernel_name = name or make_kernelspec(config)
+        km = manager or mode.build_manager()
+        km.kernel_name = name or make_kernelspec(config if manager else {**mode.config, **(config or {})})
         keywords: dict[str, Any] = {"cwd": str(cwd or tmp_path)}
         if env is not None:
             keywords["env"] = dict(env)
@@ -178,6 +256,8 @@ def start_kernel(make_kernelspec: MakeKernelspec, tmp_path: Path) -> Iterator[St
             raise
         kernel = RunningKernel(km, km.client())
         running.append(kernel)
+        if manager is None:
+            mode.settle(km)
         kernel.connect()
         return kernel
 
@@ -211,16 +291,33 @@ def kernel(start_kernel: StartKernel) -> RunningKernel:
 
 
 @pytest.fixture(scope="module")
-def shared_kernel(starter_kernel: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKernel]:
+def shared_kernel(starter_kernel: str, tmp_path_factory: pytest.TempPathFactory, mode: Mode) -> Iterator[RunningKernel]:
     """One kernel, of a kernelspec that `kernel add` made, for all tests of a module that do not disturb it."""
-    manager = KernelManager(kernel_name=starter_kernel)
-    manager.start_kernel(cwd=str(tmp_path_factory.mktemp("shared")))
+    manager = mode.build_manager()
+    manager.kernel_name = starter_kernel
+    with preloading(starter_kernel, mode):
+        manager.start_kernel(cwd=str(tmp_path_factory.mktemp("shared")))
     kernel = RunningKernel(manager, manager.client())
     try:
+        mode.settle(manager)
         kernel.connect()
         yield kernel
     finally:
         kernel.end()
+
+
+@contextmanager
+def preloading(kernelspec: str, mode: Mode) -> Iterator[None]:
+    """Have a kernelspec that others use as well say what the mode needs, while a kernel is started."""
+    path = Path(jupyter_data_dir(), "kernels", kernelspec, "kernel.json")
+    before = path.read_text()
+    content = json.loads(before)
+    content["metadata"]["kernel_provisioner"]["config"].update(mode.config)
+    path.write_text(json.dumps(content))
+    try:
+        yield
+    finally:
+        path.write_text(before)
 
 
 def list_entries(places: Places) -> list[LedgerEntry]:

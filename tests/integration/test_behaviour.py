@@ -12,6 +12,8 @@ import pytest
 
 from tests.integration.conftest import TIMEOUT_S, RunningKernel, drain
 
+pytestmark = pytest.mark.modes
+
 Message = dict[str, Any]
 
 

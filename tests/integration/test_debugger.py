@@ -10,6 +10,8 @@ import pytest
 
 from tests.integration.conftest import TIMEOUT_S, RunningKernel
 
+pytestmark = pytest.mark.modes
+
 Message = dict[str, Any]
 CELL = "def double(number):\n    result = 2 * number\n    return result\n\nprint(double(21))"
 

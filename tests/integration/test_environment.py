@@ -11,6 +11,8 @@ import pytest
 
 from tests.integration.conftest import RunningKernel, StartKernel
 
+pytestmark = pytest.mark.modes
+
 LEAKS = {
     "PYTHONPATH": "/nowhere/host/packages",
     "VIRTUAL_ENV": "/nowhere/venv",

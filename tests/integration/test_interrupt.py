@@ -10,6 +10,8 @@ import pytest
 from jupyter_apptainer.instances.stats import iter_members
 from tests.integration.conftest import SLEEP, MakeKernelspec, RunningKernel, StartKernel, make_joining_manager
 
+pytestmark = pytest.mark.modes
+
 # Counts every KeyboardInterrupt that reaches Python code, also one that comes late, inside the handler.
 COUNTED = """
 hits = 0
@@ -81,7 +83,8 @@ def test_one_keyboard_interrupt_and_state_survives(
     began = time.monotonic()
     interrupt(kernel)
     reply = kernel.finish(cell)
-    assert (reply.status, reply.text) == ("ok", "hits 1\n")
+    # The end of the line that was waited for may come by itself.
+    assert (reply.status, reply.text.lstrip()) == ("ok", "hits 1\n")
     assert time.monotonic() - began < 10
     assert kernel.value("kept") == "state"
 

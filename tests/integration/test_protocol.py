@@ -8,14 +8,18 @@ from typing import Any
 import jupyter_kernel_test
 import pytest
 
+from jupyter_apptainer.kernels import forking
+from tests.integration.conftest import OTHER_MODE, TIMEOUT_S, preloading
+
 
 @pytest.fixture(scope="module", autouse=True)
 def in_container(starter_kernel: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The suite's classes know a kernel by its name, and start it in the working directory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("protocol"))
-        patch.setattr(TestProtocol, "kernel_name", starter_kernel)
-        patch.setattr(TestWelcome, "kernel_name", starter_kernel)
+        for case in (TestProtocol, TestProtocolInOtherMode, TestWelcome):
+            patch.setattr(case, "kernel_name", starter_kernel)
+        patch.setattr(forking, "SETTLE_S", 0.0)
         yield
 
 
@@ -57,6 +61,22 @@ class TestProtocol(jupyter_kernel_test.KernelTests):  # type: ignore[misc]  # th
             entries = reply["content"]["history"]
             reply["content"]["history"] = [(histargs["session"], *entry[1:]) for entry in entries if entry[0] == 0]
         return reply
+
+
+class TestProtocolInOtherMode(TestProtocol):
+    """The same with a kernel that is not just forked."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Called before the first test of the suite."""
+        cls.km = OTHER_MODE.build_manager()
+        cls.km.kernel_name = cls.kernel_name
+        with preloading(cls.kernel_name, OTHER_MODE):
+            cls.km.start_kernel()
+        OTHER_MODE.settle(cls.km)
+        cls.kc = cls.km.client()
+        cls.kc.start_channels()
+        cls.kc.wait_for_ready(timeout=TIMEOUT_S)
 
 
 class TestWelcome(jupyter_kernel_test.IopubWelcomeTests):  # type: ignore[misc]  # as above

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -14,12 +13,17 @@ import pytest
 from jupyter_client.manager import KernelManager
 from traitlets.config import Config
 
-from jupyter_apptainer.instances.process import ProcessIdentity, read_children
+from jupyter_apptainer.instances.process import ProcessIdentity
 from jupyter_apptainer.kernels import forking
-from jupyter_apptainer.kernels.forked import wait_ready
-from tests.integration.conftest import TIMEOUT_S, RunningKernel, StartKernel, make_joining_manager
+from tests.integration.conftest import (
+    TIMEOUT_S,
+    RunningKernel,
+    StartKernel,
+    find_pid,
+    list_spares,
+    make_joining_manager,
+)
 from tests.integration.test_forked import find_server, read_facts, restart
-from tests.integration.test_spares import find_pid
 
 # The same for every user, and slow.
 pytestmark = pytest.mark.user
@@ -42,15 +46,6 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forking, "SETTLE_S", 0.0)
 
 
-def list_spares(kernel: RunningKernel) -> list[int]:
-    """Wait until the kernel's server has all spares that it shall have, and return their pids."""
-    runner = kernel.provisioner.kernel
-    assert runner is not None
-    assert runner.process is not None
-    asyncio.run(wait_ready(runner.plan, kernel.instance, TIMEOUT_S))
-    return sorted(set(read_children(find_server(kernel))) - {runner.process.pid})
-
-
 def read_history(kernel: RunningKernel) -> int:
     return int(kernel.value("get_ipython().history_manager.session_number"))
 
@@ -59,9 +54,9 @@ def test_a_restart_takes_the_spare_and_it_is_the_same_kernel(start_kernel: Start
     config = {**PRELOAD, "env": {"ODD": "a,b 'c'"}}
     kernel, joined = start_kernel(config), start_kernel(config, manager=make_joining_manager())
     session = read_history(joined)
-    (spare,) = list_spares(kernel)
+    (spare,) = list_spares(kernel.manager)
     restart(kernel)
-    assert find_pid(kernel) == spare
+    assert find_pid(kernel.manager) == spare
     # Its number in the history is drawn at its start, not before.
     assert read_history(kernel) == session + 1
     assert read_facts(kernel) == read_facts(joined)
@@ -72,12 +67,12 @@ def test_a_restart_takes_the_spare_and_it_is_the_same_kernel(start_kernel: Start
     assert kernel.value("__import__('ipykernel').get_connection_file()") == runner.plan.connection_file
     # Its end is told, and the one after it is a spare again.
     for code, status in (("os._exit(7)", 7), ("os.kill(os.getpid(), 9)", -signal.SIGKILL)):
-        (spare,) = list_spares(kernel)
+        (spare,) = list_spares(kernel.manager)
         process: Any = runner.process
         kernel.client.execute(f"import os; {code}")
         assert process.wait(TIMEOUT_S) == status
         restart(kernel, now=True)
-        assert find_pid(kernel) == spare
+        assert find_pid(kernel.manager) == spare
     assert kernel.run("print(1)").text == "1\n"
 
 
@@ -88,14 +83,14 @@ def test_a_kernel_of_a_shared_instance_takes_the_spare_with_its_own_folder_and_n
     (tmp_path / "sub").mkdir()
     settings = Config({"ApptainerConfig": {"sign_ipc_messages": True}})
     first = start_kernel(config, env={"JPY_SESSION_NAME": "/one.ipynb"})
-    (spare,) = list_spares(first)
+    (spare,) = list_spares(first.manager)
     second = start_kernel(
         config,
         env={"JPY_SESSION_NAME": "/two.ipynb"},
         cwd=tmp_path / "sub",
         manager=KernelManager(config=settings),
     )
-    assert find_pid(second) == spare
+    assert find_pid(second.manager) == spare
     assert second.manager.session.key
     own, facts = read_facts(first), read_facts(second)
     here = str(tmp_path / "sub")
@@ -108,7 +103,7 @@ def test_a_kernel_of_a_shared_instance_takes_the_spare_with_its_own_folder_and_n
     assert second.value("[__session__, str(_dh[0]), get_ipython().starting_dir]") == ["/two.ipynb", here, here]
     assert read_history(first) != read_history(second)
     # A third, which no client has named.
-    list_spares(second)
+    list_spares(second.manager)
     third = start_kernel(config)
     assert third.value("['__session__' in globals(), 'JPY_SESSION_NAME' in __import__('os').environ]") == [False, False]
     # What they print is their own, also what does not come from Python.
@@ -130,7 +125,7 @@ def replace_history(tmp_path: Path, kernel: RunningKernel) -> None:
 
 
 def end_spare(tmp_path: Path, kernel: RunningKernel) -> None:
-    (spare,) = list_spares(kernel)
+    (spare,) = list_spares(kernel.manager)
     identity = ProcessIdentity.find(spare)
     assert identity is not None
     identity.send_signal(signal.SIGKILL)
@@ -138,7 +133,7 @@ def end_spare(tmp_path: Path, kernel: RunningKernel) -> None:
 
 
 def stop_spare(tmp_path: Path, kernel: RunningKernel) -> None:
-    (spare,) = list_spares(kernel)
+    (spare,) = list_spares(kernel.manager)
     os.kill(spare, signal.SIGSTOP)
 
 
@@ -152,10 +147,10 @@ def test_a_spare_that_is_out_of_date_or_gone_is_not_handed_out(start_kernel: Sta
         *(change_module, add_config, replace_history, end_spare, stop_spare)
     ]
     for change in changes:
-        (spare,) = list_spares(kernel)
+        (spare,) = list_spares(kernel.manager)
         change(tmp_path, kernel)
         restart(kernel, now=True)
-        assert find_pid(kernel) != spare, change.__name__
+        assert find_pid(kernel.manager) != spare, change.__name__
         assert not os.path.exists(f"/proc/{spare}"), change.__name__
         assert kernel.value("[__import__('own_mod').VALUE, globals().get('CONFIGURED')]") == ["another"] + (
             [None] if change is change_module else [1]
@@ -163,7 +158,7 @@ def test_a_spare_that_is_out_of_date_or_gone_is_not_handed_out(start_kernel: Sta
     # Code of the user's that runs while a kernel starts may look at anything: there are no spares then.
     (tmp_path / "ipython" / "profile_default" / "ipython_config.py").write_text("c = get_config()\n")
     restart(kernel, now=True)
-    assert list_spares(kernel) == []
+    assert list_spares(kernel.manager) == []
     left = [path.name for path in Path(runner.plan.private_dir).iterdir() if path.is_dir()]
     assert sorted(left) == ["__pycache__", "bridge"]
 
@@ -171,11 +166,11 @@ def test_a_spare_that_is_out_of_date_or_gone_is_not_handed_out(start_kernel: Sta
 def test_spares_end_with_their_time_and_with_their_server(start_kernel: StartKernel) -> None:
     settings = Config({"ApptainerConfig": {"spare_idle_s": 0.0}})
     brief = start_kernel(PRELOAD, manager=KernelManager(config=settings))
-    assert list_spares(brief) == []
+    assert list_spares(brief.manager) == []
     none = start_kernel(PRELOAD, manager=KernelManager(config=Config({"ApptainerConfig": {"spare_kernels": 0}})))
-    assert list_spares(none) == []
+    assert list_spares(none.manager) == []
     kernel = start_kernel(PRELOAD)
-    (pid,) = list_spares(kernel)
+    (pid,) = list_spares(kernel.manager)
     spare = ProcessIdentity.find(pid)
     server = ProcessIdentity.find(find_server(kernel))
     assert spare is not None

@@ -23,7 +23,7 @@ from jupyter_apptainer.kernels.running import iter_running, stop_running
 from jupyter_apptainer.kernels.spares import can_have_spare, pool
 from jupyter_apptainer.kernels.spec import parse_container_spec
 from jupyter_apptainer.places import Places
-from tests.integration.conftest import TIMEOUT_S, RunningKernel, StartKernel, list_entries
+from tests.integration.conftest import TIMEOUT_S, RunningKernel, StartKernel, find_pid, list_entries
 from tests.integration.test_forked import read_facts
 from tests.kernels.plans import CONTEXT
 
@@ -41,12 +41,6 @@ def make_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeManager]:
 
     yield make
     pool.clear(TIMEOUT_S)
-
-
-def find_pid(kernel: RunningKernel) -> int:
-    assert kernel.provisioner.kernel is not None
-    assert kernel.provisioner.kernel.process is not None
-    return kernel.provisioner.kernel.process.pid
 
 
 def find_entry(kernel: RunningKernel) -> str:
@@ -74,7 +68,7 @@ def test_the_next_kernel_of_the_same_kind_runs_in_the_spare(
     )
     assert find_entry(second) == spare.name
     # The kernel itself was there before it was asked for.
-    assert find_pid(second) == waiting_kernel
+    assert find_pid(second.manager) == waiting_kernel
     (row,) = [row for row in iter_running(places) if row.instance == spare.name]
     assert (row.kernel_id, row.label, row.state) == (second.manager.kernel_id, "/two.ipynb", "running")
     facts, own = read_facts(second), read_facts(first)
