@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -80,9 +81,8 @@ def test_build_over_a_file(bench: Bench) -> None:
     check(completed, "build-exists", e.BuildError, "x.sif")
 
 
-@pytest.mark.slow
-def test_build_whose_script_fails(bench: Bench) -> None:
-    (bench.folder / "x.def").write_text(f"Bootstrap: localimage\nFrom: {bench.image}\n%post\necho so much; exit 7\n")
+def test_build_whose_script_fails(bench: Bench, small_image: Path) -> None:
+    (bench.folder / "x.def").write_text(f"Bootstrap: localimage\nFrom: {small_image}\n%post\necho so much; exit 7\n")
     completed = bench.run("build", *build_flags(bench.engine), "x.sif", "x.def")
     error = check(completed, "build-section", e.BuildError, subject="x.def")
     assert any("so much" in line for line in error.log_tail)
