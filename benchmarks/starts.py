@@ -1,4 +1,4 @@
-"""Starts against those of a local ipykernel: cold, warm (in a spare container), with a first cell that imports, and many at once.
+"""Starts and restarts against those of a local ipykernel: cold, warm (in a spare container), with a first cell that imports, and many at once.
 
 `python -m benchmarks.starts`. The local counterpart has the image's versions, and what the cell imports too. A start ends when the
 kernel has answered; with a cell, when that has ended. Many: all are asked for at once, until the last one has answered.
@@ -20,12 +20,13 @@ from pathlib import Path
 from traitlets.config import Config
 
 from jupyter_apptainer.engine.locate import EngineInfo, get_engine
+from jupyter_apptainer.kernels.forked import wait_ready
 from jupyter_apptainer.kernels.spares import pool
 from jupyter_apptainer.places import find_places
 
 from .copies import keep_copies, unpack, use_copies
 from .machine import count_cpus, describe_image, forget_pages
-from .measures import measure_start
+from .measures import measure_further, measure_restart, measure_start
 from .options import add_image, add_machine, add_rounds, build_parser, refuse_disturbances, say
 from .twin import make_twin, read_image_versions
 from .ways import TIMEOUT_S, Way, build_local_way, build_way, start, wait_reply
@@ -44,13 +45,14 @@ class Row:
     key: str
     local: str
     limit: float | None
+    unit: str = "s"
 
     def render(self, samples: Mapping[str, Sequence[float]]) -> str:
         """Return a line of the table, of medians."""
         own, local = statistics.median(samples[self.key]), statistics.median(samples[self.local])
         ratio = own / local
         target = "" if self.limit is None else f"≤ {self.limit:g}× {'✓' if ratio <= self.limit else '✗'}"
-        return f"| {self.title} | {local:.2f} s | {own:.2f} s | {ratio:.2f}× | {target} |"
+        return f"| {self.title} | {local:.2f} {self.unit} | {own:.2f} {self.unit} | {ratio:.2f}× | {target} |"
 
 
 ROWS = (
@@ -61,6 +63,8 @@ ROWS = (
     Row("start, in a spare container", "warm", "local", 0.4),
     Row(f"start and `{CELL}`, cold", "cold cell", "local cell", None),
     Row("the same in a spare container that has them loaded", "warm cell", "local cell", 0.1),
+    Row("restart, with `preload`, to a spare kernel", "restart", "restart local", 0.3),
+    Row("memory of a further kernel in one container (proportional)", "further", "further local", 0.4, "MB"),
     Row("many at once, each in a container of its own", "many", "many local", 0.3),
     Row("many at once, each in a container of its own, from an unpacked copy", "many copies", "many local", 0.3),
     Row("many at once, in one container (`shared:NAME`)", "many shared", "many local", 0.3),
@@ -68,7 +72,7 @@ ROWS = (
 
 
 class Bench:
-    """The ways in which kernels are started, and what was measured, in seconds."""
+    """The ways in which kernels are started, and what was measured, in seconds and MB."""
 
     def __init__(self, folder: Path, engine: EngineInfo, image: str, python: Path, many: int, copies: Config) -> None:
         """copies: the settings for unpacked ones."""
@@ -82,6 +86,8 @@ class Bench:
         ready.settings.ApptainerConfig.spare_containers = 1
         self._ready = replace(ready, is_server=True)
         self._shared = build_way(folder, engine, "shared", {"image": image, "instance": f"shared:starts-{folder.name}"})
+        # A spare that comes up meanwhile would be counted with the others.
+        self._shared.settings.ApptainerConfig.spare_kernels = 0
         self._cached: tuple[str, ...] = ()
         self.samples: dict[str, list[float]] = {}
 
@@ -108,6 +114,10 @@ class Bench:
             forget_pages(path)
         await self._measure_one(self._copy, "first copy", "first copy cell")
         await self._measure_warm()
+        for way, suffix in ((self._local, " local"), (self._ready, "")):
+            await self._measure_restart(way, "restart" + suffix)
+        for way, suffix in ((self._local, " local"), (self._shared, "")):
+            self._add("further" + suffix, await measure_further(way) / 1e6)
 
     async def run_many(self) -> None:
         """Many at once, in each way."""
@@ -139,14 +149,26 @@ class Bench:
             await first.end()
             await asyncio.to_thread(pool.clear)
 
+    async def _measure_restart(self, way: Way, key: str) -> None:
+        """A kernel has run for a while: where there is to be a spare one for its restart, it is there."""
+        kernel = await start(way)
+        try:
+            runner = kernel.provisioner.kernel if kernel.provisioner else None
+            if runner is not None and runner.instance is not None:
+                await wait_ready(runner.plan, runner.instance, TIMEOUT_S)
+            self._add(key, await measure_restart(kernel))
+        finally:
+            await kernel.end()
+            await asyncio.to_thread(pool.clear)
+
     async def _measure_many(self, way: Way, key: str) -> None:
         began = time.monotonic()
         kernels = await asyncio.gather(*(start(way) for _ in range(self._many)))
         self._add(key, time.monotonic() - began)
         await asyncio.gather(*(kernel.end() for kernel in kernels))
 
-    def _add(self, key: str, seconds: float) -> None:
-        self.samples.setdefault(key, []).append(seconds)
+    def _add(self, key: str, value: float) -> None:
+        self.samples.setdefault(key, []).append(value)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

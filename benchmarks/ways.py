@@ -67,7 +67,12 @@ class Way:
 
     def share(self) -> Way:
         """Return the way in which further kernels of this one are run: in one instance, where there are any."""
-        return replace(self, kernelspec=SHARED) if self.name == "container" else self
+        if self.name != "container":
+            return self
+        # A spare that comes up meanwhile would be counted with the others.
+        settings = Config({"ApptainerConfig": {"spare_kernels": 0}})
+        settings.ApptainerConfig.merge(self.settings.ApptainerConfig)
+        return replace(self, kernelspec=SHARED, settings=settings)
 
 
 @dataclass
