@@ -16,8 +16,6 @@ import socket
 import time
 from typing import Any
 
-# A spare answers at once, unless somebody has stopped it.
-PATIENCE_S = 2.0
 START_S = 60.0
 RESERVE_BYTES = 1 << 30
 # So often a spare waits once more for a machine that is busy.
@@ -36,7 +34,8 @@ class Spare:
 
 
 class Spares:
-    """At most as many as the settings say: "before" the first kernel, "after" it; made "settle_s" seconds after a fork, ended "idle_s" after that."""
+    """At most as many as the settings say: "before" the first kernel, "after" it; made "settle_s" seconds after a fork, ended "idle_s" after that, and
+    where they do not answer a request within "patience_s"."""
 
     def __init__(self, folder: str, settings: dict[str, Any], *, is_first: bool) -> None:
         self.folder = folder
@@ -127,7 +126,7 @@ class Spares:
     def hand_over(self, connection: socket.socket, request: dict[str, Any]) -> int:
         """Have one become the kernel that is asked for; returns its pid, 0 where none does."""
         for spare in [spare for spare in self.spares if spare.is_ready]:
-            if pass_on(spare.line, connection, request):
+            if pass_on(spare.line, connection, request, self.settings["patience_s"]):
                 self.spares.remove(spare)
                 spare.line.close()
                 return spare.pid
@@ -164,10 +163,10 @@ def make_folder(parent: str) -> str:
         return folder
 
 
-def pass_on(line: socket.socket, connection: socket.socket, request: dict[str, Any]) -> bool:
+def pass_on(line: socket.socket, connection: socket.socket, request: dict[str, Any], patience_s: float) -> bool:
     """Give a spare what is asked for, and who asks; says whether it takes it."""
     descriptors = array.array("i", [connection.fileno()])
-    line.settimeout(PATIENCE_S)
+    line.settimeout(patience_s)
     try:
         line.sendmsg([json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
         return bool(line.recv(16))

@@ -33,6 +33,8 @@ LOG = "fork.log"
 BUNDLE = "modules"
 # After a start the machine is the user's for so long, before a spare kernel is made.
 SETTLE_S = 2.0
+# A spare kernel answers at once, unless somebody has stopped it, or its history is locked: sqlite waits as long.
+PATIENCE_S = 5.0
 # What the engine runs as the main process of an instance.
 _PLACE = "/.singularity.d/startscript"
 _LAUNCHER = ("-m", "ipykernel_launcher")
@@ -128,7 +130,13 @@ def _plan_spares(
     # With other options ipykernel may be told to look at anything while it starts.
     if not (before or after) or argv[:-1] != (*_LAUNCHER, "-f"):
         return None
-    return {"before": before, "after": after, "settle_s": SETTLE_S, "idle_s": limits.spare_idle_s}
+    return {
+        "before": before,
+        "after": after,
+        "settle_s": SETTLE_S,
+        "idle_s": limits.spare_idle_s,
+        "patience_s": PATIENCE_S,
+    }
 
 
 def build_start_binds(plan: ForkPlan) -> tuple[Bind, ...]:

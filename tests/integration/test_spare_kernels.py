@@ -137,7 +137,10 @@ def stop_spare(tmp_path: Path, kernel: RunningKernel) -> None:
     os.kill(spare, signal.SIGSTOP)
 
 
-def test_a_spare_that_is_out_of_date_or_gone_is_not_handed_out(start_kernel: StartKernel, tmp_path: Path) -> None:
+def test_a_spare_that_is_out_of_date_or_gone_is_not_handed_out(
+    start_kernel: StartKernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forking, "PATIENCE_S", 1.0)
     (tmp_path / "own_mod.py").write_text("VALUE = 1\n")
     env = {"PYTHONPATH": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython")}
     kernel = start_kernel({"preload": ["own_mod"], "env": env}, cwd=tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from jupyter_apptainer.engine.options import Bind
 from jupyter_apptainer.images.probe import LENT_DIR, ImageProbe
-from jupyter_apptainer.kernels.forking import find_obstacle
+from jupyter_apptainer.kernels.forking import ForkLimits, find_obstacle
 from jupyter_apptainer.kernels.spec import parse_container_spec
 from tests.kernels.plans import destinations, plan
 
@@ -206,3 +207,27 @@ class TestForkObstacle:
     def test_machine_and_setting(self) -> None:
         assert "memory" in self.find(has_memory=False)
         assert "fork_kernels" in self.find(is_wanted=False)
+
+
+LAUNCH = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+
+
+@pytest.mark.parametrize(
+    ("config", "context", "expected"),
+    [
+        pytest.param({}, {}, None, id="a single kernel has none for its restart"),
+        pytest.param({}, {"is_ahead": True}, (1, 0), id="a spare container has one for its start"),
+        pytest.param({"preload": ["json"]}, {}, (0, 2), id="where something is preloaded"),
+        pytest.param({"instance": "shared:lab"}, {}, (0, 2), id="in a shared instance"),
+        pytest.param({"preload": ["json"], "command": [*LAUNCH, "--pylab"]}, {}, None, id="not with other options"),
+        pytest.param({"preload": ["json"]}, {"fork_limits": ForkLimits()}, None, id="where nobody wants any"),
+    ],
+)
+def test_how_many_kernels_are_ready(
+    config: dict[str, Any], context: dict[str, Any], expected: tuple[int, int] | None
+) -> None:
+    server = plan(config, **{"fork_obstacle": "", "fork_limits": ForkLimits(spare_kernels=2), **context}).fork_server
+    assert server is not None
+    (settings,) = [json.loads(word) for word in server.command if word.startswith("{")]
+    spares = settings["spares"]
+    assert (spares and (spares["before"], spares["after"])) == expected
