@@ -16,7 +16,7 @@ from .forking import BUNDLE, PROGRAM
 from .layers import Setting
 from .plan import SHIM, LaunchPlan, PlannedFile
 
-_HERE = Path(__file__).parent
+_INSIDE = Path(__file__).parent / "inside"
 _FLAGS_WITH_VALUE = frozenset(
     {"--mount", "--overlay", "--workdir", "--home", "--network", "--pwd", "--memory", "--cpus", "--pids-limit"}
 )
@@ -76,14 +76,14 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
         yield from _iter_file_lines(planned)
     for word in plan.kernel_command:
         script = Path(word)
-        if script.parent == Path(plan.private_dir) and (_HERE / script.name).is_file():
-            yield f"cp {shlex.quote(str(_HERE / script.name))} {shlex.quote(word)}  # makes the kernel lead a session"
+        if script.parent == Path(plan.private_dir) and (_INSIDE / script.name).is_file():
+            yield f"cp {shlex.quote(str(_INSIDE / script.name))} {shlex.quote(word)}  # makes the kernel lead a session"
     if plan.fork_server:
         if plan.fork_server.bundle:
             yield f"touch {shlex.quote(f'{plan.fork_server.folder}/{BUNDLE}')}  # where the code of what it imports is mounted"
         for name in (SHIM, *PROGRAM):
             target = shlex.quote(f"{plan.fork_server.folder}/{name}")
-            yield f"install -m 700 {shlex.quote(str(_HERE / name))} {target}  # for the process that kernels are forked from"
+            yield f"install -m 700 {shlex.quote(str(_INSIDE / name))} {target}  # for the process that kernels are forked from"
     yield ""
     yield "# What the kernel sees as variables: the engine hands APPTAINERENV_NAME on as NAME."
     for entry in plan.env:

@@ -16,7 +16,7 @@ from ..places import make_private_dir
 from .forking import BUNDLE, PROGRAM
 from .plan import SESSION_SCRIPT, SHIM, LaunchPlan, PlannedFile
 
-_HERE = Path(__file__).parent
+_INSIDE = Path(__file__).parent / "inside"
 
 
 def make_folders(plan: LaunchPlan, *, is_joining: bool = False) -> None:
@@ -42,7 +42,7 @@ def make_folders(plan: LaunchPlan, *, is_joining: bool = False) -> None:
 
 def _copy(script: str, folder: str) -> None:
     target = os.path.join(folder, script)
-    shutil.copyfile(_HERE / script, target)
+    shutil.copyfile(_INSIDE / script, target)
     os.chmod(target, 0o700)
 
 

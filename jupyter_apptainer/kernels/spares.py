@@ -20,8 +20,8 @@ from ..instances import ledger
 from ..instances.mounts import is_seen
 from ..instances.start import is_healthy
 from .container import ContainerKernel
-from .fork_child import OWN_NAMES
 from .forked import NotForked
+from .inside.fork_child import OWN_NAMES
 from .limits import has_memory_to_spare
 from .names import Names, build_spare_names
 from .plan import LaunchContext, LaunchPlan, build_launch_plan

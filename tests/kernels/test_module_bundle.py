@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import jupyter_apptainer.images.probe as probe_module
-from jupyter_apptainer.kernels.module_bundle import Bundle, BundledLoader
+from jupyter_apptainer.kernels.inside.module_bundle import Bundle, BundledLoader
 
 SCRIPT = Path(probe_module.__file__).with_name("probe_script.py")
 NAMES = ("bundled_one", "bundled_pack", "bundled_pack.inner")
