@@ -34,7 +34,8 @@ class Watchdog(threading.Thread):
         super().__init__(name="tests-watchdog", daemon=True)
         self.over = threading.Event()
         self._limit_s = limit_s
-        self._since_ticks = time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")
+        # In whole ticks, as Linux tells when a process started: one of this very tick counts.
+        self._since_ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
     def run(self) -> None:
         delay_s = self._limit_s
