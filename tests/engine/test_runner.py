@@ -323,15 +323,16 @@ def test_cancellation_ends_the_program(code: str, tmp_path: Path) -> None:
 
 def test_what_a_thread_waits_for_is_ended_by_whoever_gave_it_up() -> None:
     """As a cancelled start does with what asks the image."""
-    pids: list[int] = []
+    told: list[str] = []
 
     async def main() -> None:
         ready = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def on_text(_: str, text: str) -> None:
-            pids.append(int(text))
-            loop.call_soon_threadsafe(ready.set)
+            told.append(text)
+            if "\n" in text:
+                loop.call_soon_threadsafe(ready.set)
 
         cancellation = Cancellation()
         command = build("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
@@ -348,7 +349,7 @@ def test_what_a_thread_waits_for_is_ended_by_whoever_gave_it_up() -> None:
         assert (await asyncio.to_thread(Runner().run, build("print(1)"))).stdout == "1\n"
 
     asyncio.run(main())
-    assert not is_running(pids[0])
+    assert not is_running(int("".join(told)))
 
 
 def test_many_at_once_do_not_mix() -> None:
