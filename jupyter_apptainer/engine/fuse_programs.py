@@ -1,9 +1,7 @@
-"""Has the engine start fuse-overlayfs and squashfuse, which mount image and overlay, so that they are quicker and smaller.
+"""Has the engine start squashfuse, which mounts the image, so that it takes less memory.
 
-fuse-overlayfs would look at every file in a folder for its number of links, and for that at every file in its folders: a start of Python lists
-two large folders, which takes 0.3 s then. With `static_nlink` the number is 1, which stands for "not counted".
-squashfuse unpacks in many threads, for each of which the C library would keep memory that is free: 5 MB for good after much was read.
-The engine has no flag for either, so it is given a configuration with programs of ours in front of its own.
+It unpacks in many threads, for each of which the C library would keep memory that is free: 5 MB for good after much was read.
+The engine has no flag for it, so it is given a configuration with a program of ours in front of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ from .locate import EngineInfo
 
 # What each is started by, a script without its first line.
 SCRIPTS: Mapping[str, str] = {
-    "fuse-overlayfs": 'exec {program} -o static_nlink "$@"',
     "squashfuse_ll": 'export MALLOC_ARENA_MAX=1\nexec {program} "$@"',
 }
 CONFIG_VARIABLE = "APPTAINER_CONFIG_FILE"
@@ -45,7 +42,7 @@ def find_config(engine: EngineInfo, places: Places, *, is_dry: bool = False) -> 
         own = Path(engine.config_file).read_text(encoding="utf-8")
         return _keep(scripts, own, places.cache / "fuse", is_dry=is_dry)
     except (OSError, ValueError):
-        # Not to be read, or nowhere to write: then it takes longer, and more.
+        # Not to be read, or nowhere to write: then it takes more.
         return None
 
 

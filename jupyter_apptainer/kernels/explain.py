@@ -105,7 +105,7 @@ def _iter_lines(plan: LaunchPlan, settings: Sequence[Setting], unset: Sequence[s
     yield ""
     yield "# The container. It stays while kernels in it come and go."
     if plan.options.config_file:
-        why = "the engine's own configuration, and FUSE programs that are quicker and take less memory"
+        why = "the engine's own configuration, and a squashfuse that takes less memory"
         yield f"export {CONFIG_VARIABLE}={shlex.quote(plan.options.config_file)}  # {why}"
     yield _render_command(plan.instance_argv)
     yield ""

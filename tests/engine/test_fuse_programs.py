@@ -1,4 +1,4 @@
-"""The engine's configuration with quicker and smaller FUSE programs: the engine's own in all else, and only where it can be used."""
+"""The engine's configuration with a squashfuse that takes less memory: the engine's own in all else, and only where it can be used."""
 
 from __future__ import annotations
 
