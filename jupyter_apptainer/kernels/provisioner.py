@@ -152,6 +152,10 @@ class ApptainerProvisioner(KernelProvisionerBase):
             await self._start.run(self._start_kernel(self.kernel))
         except ApptainerError as error:
             raise self._for_dialog(error) from None
+        except asyncio.CancelledError:
+            # It may have come when the kernel had just been started.
+            await self._give_up()
+            raise
         STARTS.forget(self.kernel_id or "")
         self._is_done = False
         self._has_run = True

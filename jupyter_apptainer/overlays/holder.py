@@ -11,6 +11,7 @@ import fcntl
 import os
 import shlex
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from .ext3 import Ext3
 
 # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK = struct.Struct("hhqqi4x")
+# For a process that is ending: what it has written goes to the disk first.
+_EXIT_S = 2.0
+_PAUSE_S = 0.01
 _NO_LOCKS_HERE = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 
@@ -81,10 +85,23 @@ def free_overlay(path: str, places: Places, *, for_writing: bool) -> str | None:
     if os.path.isdir(path) or not is_locked(path, for_writing=for_writing):
         return None
     holder = find_holder(path, places)
+    if holder is None and _wait_free(path, for_writing=for_writing):
+        return None
     entry = load_entry(places, holder.instance) if holder and holder.instance and not holder.is_alive else None
     if entry and end_leftover(places, Leftover(entry, "its owner is gone", ())):
         return f"{path} was held by {entry.name}, whose owner is gone: ended"
     raise explain_busy(path, holder)
+
+
+def _wait_free(path: str, *, for_writing: bool) -> bool:
+    """A process that is on its way out has no files any more that anybody could see, and holds the lock until all are closed."""
+    deadline = time.monotonic() + _EXIT_S
+    while is_locked(path, for_writing=for_writing):
+        if time.monotonic() > deadline:
+            return False
+        # There is nothing else to wait for: who asks for such a lock and waits cannot be given a limit.
+        time.sleep(_PAUSE_S)
+    return True
 
 
 def explain_busy(path: str, holder: Holder | None) -> OverlayBusy:

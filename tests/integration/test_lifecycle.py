@@ -138,8 +138,9 @@ def test_a_cancelled_start_leaves_nothing(make_kernelspec: MakeKernelspec, tmp_p
         try:
             await task
         except asyncio.CancelledError:
-            return True
-        # It was quicker than we.
+            if not manager.has_kernel:
+                return True
+        # It was quicker than we; jupyter_client waits 10 ms more when the kernel runs.
         await manager.shutdown_kernel(now=True)
         return False
 
