@@ -22,6 +22,7 @@ from .command import Command, Completed, strip_ansi
 from .diagnose import diagnose
 from .output import Collector, OnText, Stream, open_pty
 from .priority import carry_priority
+from .rest import end_session
 
 T = TypeVar("T")
 
@@ -199,7 +200,7 @@ class Runner:
                 break
             except subprocess.TimeoutExpired:
                 continue
-        _end_rest(process.pid)
+        end_session(process.pid)
 
 
 def _list_rungs(patience_s: float | None) -> tuple[tuple[signal.Signals, float], ...]:
@@ -228,15 +229,6 @@ def _write(descriptor: int, unsent: memoryview) -> memoryview:
         return unsent
     except BrokenPipeError:
         return unsent[:0]
-
-
-def _end_rest(group: int) -> None:
-    """Ask what is left of a process group to end: a shell makes its background jobs ignore INT.
-
-    TERM and not KILL, because a FUSE helper unmounts and writes back first.
-    """
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGTERM)
 
 
 class AsyncRunner:
@@ -291,7 +283,7 @@ class AsyncRunner:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(process.wait(), patience_s)
                 break
-        _end_rest(process.pid)
+        await asyncio.to_thread(end_session, process.pid)
         if process.stdin is not None and process.stdin.transport.get_write_buffer_size():
             # What could not be written would keep the pipe open until the loop is closed.
             process.stdin.transport.abort()

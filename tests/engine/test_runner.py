@@ -268,6 +268,17 @@ def test_a_background_job_that_ignores_interrupts_goes_too(run: Run, tmp_path: P
     assert wait_until_gone(int((tmp_path / "pid").read_text()))
 
 
+def test_a_program_with_a_group_of_its_own_goes_too(run: Run, tmp_path: Path) -> None:
+    """As the engine's FUSE programs have, which it leaves behind when it is ended before they have mounted anything."""
+    script = f"set -m; sleep 300 & echo $! > {tmp_path}/pid; wait"
+    command = Command(
+        ("/bin/sh", "-c", script), dict(os.environ), lambda done: done, "wait", timeout_s=0.5, patience_s=0.5
+    )
+    with pytest.raises(CommandTimeout):
+        run(command)
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
 def test_output_closed_long_before_the_end_does_not_escape_the_deadline(run: Run) -> None:
     with pytest.raises(CommandTimeout):
         run(build("import os, time; os.close(1); os.close(2); time.sleep(60)", timeout_s=0.5))
