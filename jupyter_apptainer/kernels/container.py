@@ -21,7 +21,7 @@ from ..engine.command import strip_ansi
 from ..engine.environment import build_engine_environment
 from ..engine.options import build_exec
 from ..engine.runner import spawn
-from ..errors import KernelTimeout
+from ..errors import InstanceBroken, KernelTimeout
 from ..instances import keeper, ledger
 from ..instances.janitor import end_entry, remove_tree, stop_instance
 from ..instances.joined import find_joined, kill_joined
@@ -105,10 +105,18 @@ class ContainerKernel:
         """
         if self._guard is not None:
             await asyncio.to_thread(self._end_guard)
+        was_there = self.instance is not None
         async with turns.take(lambda: self.progress.phase("queue")):
             await self._ensure_instance(timeout_s)
             with self.progress.phase("connect"):
-                await self._start_kernel(connection, timeout_s)
+                try:
+                    await self._start_kernel(connection, timeout_s)
+                except InstanceBroken:
+                    if not was_there:
+                        raise
+                    # It was about to end when it was looked at, and had not ended yet.
+                    await self._ensure_instance(timeout_s)
+                    await self._start_kernel(connection, timeout_s)
         self._record(phases=dict(self.progress.seconds))
 
     async def _start_kernel(self, connection: Mapping[str, Any], timeout_s: float) -> None:
